@@ -1,0 +1,100 @@
+"""One experiment from config.yaml: checked against its schema, defaults filled in, every mistake named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator
+
+from pipeline.errors import UserError
+
+SCHEMA_PATH = Path(__file__).with_name("config.schema.yaml")
+
+
+@cache
+def schema() -> dict:
+    """The JSON schema of config.yaml."""
+    return yaml.safe_load(SCHEMA_PATH.read_text(encoding="utf-8"))
+
+
+def check_config(config: dict) -> dict:
+    """The config with all defaults; the first thing wrong is a `UserError` that names the key and what is valid."""
+    for error in sorted(Draft202012Validator(schema()).iter_errors(config), key=lambda e: list(map(str, e.path))):
+        raise UserError(_explain(error))
+    full = _with_defaults(deepcopy(config), schema())
+    _check_references(full)
+    return full
+
+
+def _explain(error) -> str:
+    where = ".".join(map(str, error.path)) or "the top level"
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = list(error.schema.get("properties", {}))
+        unknown = next(key for key in error.instance if key not in known)
+        nearest = get_close_matches(str(unknown), known, n=1, cutoff=0.0)[0]
+        return (
+            f"config: key {unknown!r} at {where} is not known; the nearest valid key is {nearest!r}. "
+            f"Valid keys there: {', '.join(known)}."
+        )
+    if error.validator == "required":
+        return f"config: at {where}, {error.message}. Add it; pipeline/config.schema.yaml describes every key."
+    about = error.schema.get("description", "")
+    expected = {
+        "enum": lambda: f"one of: {', '.join(map(str, error.schema['enum']))}",
+        "type": lambda: f"a value of type {error.schema['type']}",
+    }.get(error.validator, lambda: f"{error.validator} {error.validator_value}")()
+    shown = repr(error.instance) if len(repr(error.instance)) < 80 else type(error.instance).__name__
+    return f"config: {where} is {shown}; expected {expected}.{' ' + about if about else ''}"
+
+
+def _with_defaults(value, rules: dict):
+    """Fill in `default` of every key that is not given, also inside objects that were filled in."""
+    if isinstance(value, dict):
+        for key, rule in rules.get("properties", {}).items():
+            if key not in value and "default" in rule:
+                value[key] = deepcopy(rule["default"])
+        for key in value:
+            rule = rules.get("properties", {}).get(key) or rules.get("additionalProperties")
+            if isinstance(rule, dict):
+                value[key] = _with_defaults(value[key], rule)
+    elif isinstance(value, list) and isinstance(rules.get("items"), dict):
+        value = [_with_defaults(item, rules["items"]) for item in value]
+    return value
+
+
+def _check_references(config: dict) -> None:
+    """What the schema cannot say: names that must exist elsewhere in the config."""
+    for name, run in config["runs"].items():
+        if run["simulator"] not in config["simulators"]:
+            raise UserError(
+                f"config: runs.{name}.simulator is {run['simulator']!r}; expected one of the simulators: "
+                f"{', '.join(config['simulators'])}."
+            )
+    low, high = config["window_hu"]
+    if not low < high:
+        raise UserError(f"config: window_hu is [{low}, {high}]; expected the lower bound first.")
+    needs = {"packages": ("cases",), "folder": ("csv", "dataset", "license", "attribution")}
+    for number, entry in enumerate(config["cohort"]):
+        for key in needs[entry["source"]]:
+            if key not in entry:
+                raise UserError(f"config: cohort.{number} has no {key!r}; source {entry['source']!r} needs it.")
+
+
+def leaves(rules: dict | None = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:
+    """Every leaf of the schema with its path: what the documentation lists and the tests walk over."""
+    rules = schema() if rules is None else rules
+    inner = dict(rules.get("properties", {}))
+    if isinstance(rules.get("additionalProperties"), dict):
+        inner["*"] = rules["additionalProperties"]
+    if isinstance(rules.get("items"), dict):
+        inner["[]"] = rules["items"]
+    inner.update({f"({n})": option for n, option in enumerate(rules.get("oneOf", []))})
+    if not inner:
+        yield path, rules
+    for key, rule in inner.items():
+        yield from leaves(rule, (*path, key))

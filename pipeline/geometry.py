@@ -1,0 +1,129 @@
+"""Where the tube and the detector stand: one set of vectors in RAS millimetres for config, simulators and shards.
+
+A view is seen from the detector, looking back to the tube, with the patient's head up. So a PA image has the patient's
+left on its right (as a radiologist reads it) and a left lateral image has the patient's front on its left.
+Nothing is ever flipped afterwards: the 3x4 matrix says where a point of the patient appears.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from pipeline.errors import UserError
+
+NAMED_VIEWS = {"PA": (0.0, 0.0), "LAT": (90.0, 0.0), "AP": (180.0, 0.0), "RLAT": (-90.0, 0.0)}
+"""Name -> (alpha, beta) in degrees. LAT is the left lateral: the beam enters on the patient's right."""
+
+_BEAM, _STEP_U, _STEP_V = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, -1]])
+
+
+@dataclass(frozen=True)
+class View:
+    """One X-ray exposure. `source_mm` is homogeneous: w = 1 a focal spot, w = 0 the direction of a parallel beam."""
+
+    name: str
+    source_mm: Float[ndarray, "4"]
+    origin_mm: Float[ndarray, "3"]
+    step_v_mm: Float[ndarray, "3"]
+    step_u_mm: Float[ndarray, "3"]
+    shape: tuple[int, int]
+
+    def detector_mm(self) -> Float[ndarray, "3 3"]:
+        """Centre of pixel (0, 0), step along v, step along u: the rows that the shard stores."""
+        return np.stack([self.origin_mm, self.step_v_mm, self.step_u_mm])
+
+    def projection(self) -> Float[ndarray, "3 4"]:
+        """World mm (homogeneous) -> (u, v, 1) up to scale; affine (last row 0 0 0 1) for a parallel beam."""
+        source, w = self.source_mm[:3], self.source_mm[3]
+        if w == 0:
+            to_detector = np.linalg.inv(np.stack([self.step_u_mm, self.step_v_mm, source], axis=1))
+            rows = np.column_stack([to_detector, -to_detector @ self.origin_mm])
+            return np.vstack([rows[:2], [0.0, 0.0, 0.0, 1.0]])
+        to_detector = np.linalg.inv(np.stack([self.step_u_mm, self.step_v_mm, self.origin_mm - source], axis=1))
+        return np.column_stack([to_detector, -to_detector @ source])
+
+    def rays(self) -> tuple[Float[ndarray, "v u 3"], Float[ndarray, "v u 3"]]:
+        """Per pixel a point of its ray (the pixel centre) and the unit direction from the tube to the detector."""
+        v, u = np.indices(self.shape, dtype=float)
+        pixel = self.origin_mm + v[..., None] * self.step_v_mm + u[..., None] * self.step_u_mm
+        along = pixel - self.source_mm[:3] if self.source_mm[3] else np.broadcast_to(self.source_mm[:3], pixel.shape)
+        return pixel, along / np.linalg.norm(along, axis=-1, keepdims=True)
+
+
+def rotation(alpha_deg: float, beta_deg: float) -> Float[ndarray, "3 3"]:
+    """Gantry rotation: beta tilts about the patient's lateral axis first, then alpha turns about the long axis."""
+    alpha, beta = np.deg2rad([alpha_deg, beta_deg])
+    about_x = np.array([[1, 0, 0], [0, np.cos(beta), -np.sin(beta)], [0, np.sin(beta), np.cos(beta)]])
+    about_z = np.array([[np.cos(alpha), -np.sin(alpha), 0], [np.sin(alpha), np.cos(alpha), 0], [0, 0, 1]])
+    return _exact(about_z @ about_x)
+
+
+def _exact(matrix: ndarray) -> ndarray:
+    """Cosines of right angles are 6e-17 in floating point: make them the zeros they stand for."""
+    nearest = np.round(matrix)
+    return np.where(np.abs(matrix - nearest) < 1e-12, nearest, matrix)
+
+
+def make_view(
+    view: str | dict,
+    isocentre_mm: Float[ndarray, "3"],
+    *,
+    beam: str,
+    detector_px: tuple[int, int],
+    pixel_mm: float,
+    sdd_mm: float = 0.0,
+    sod_mm: float = 0.0,
+) -> View:
+    """Place one view around the isocentre.
+
+    `view` is a name of NAMED_VIEWS or {"name", "alpha_deg", "beta_deg"}; `detector_px` is (rows, columns); a cone needs
+    the source-detector distance `sdd_mm` and the source-object distance `sod_mm`, both along the central ray.
+    """
+    name, alpha_deg, beta_deg = view_angles(view)
+    turn = rotation(alpha_deg, beta_deg)
+    beam_direction, step_u, step_v = turn @ _BEAM, turn @ _STEP_U * pixel_mm, turn @ _STEP_V * pixel_mm
+    if beam == "parallel":
+        source, centre = np.append(beam_direction, 0.0), isocentre_mm + beam_direction * max(sdd_mm - sod_mm, 0.0)
+    elif beam == "cone":
+        if not 0 < sod_mm < sdd_mm:
+            raise UserError(
+                f"view {name}: sod_mm {sod_mm:g} and sdd_mm {sdd_mm:g} put the patient behind the tube or the detector; "
+                "expected 0 < sod_mm < sdd_mm. Correct the two distances of the simulator."
+            )
+        source = np.append(isocentre_mm - beam_direction * sod_mm, 1.0)
+        centre = isocentre_mm + beam_direction * (sdd_mm - sod_mm)
+    else:
+        raise UserError(f"beam {beam!r} is not known; expected one of: parallel, cone.")
+    rows, columns = detector_px
+    origin = centre - (rows - 1) / 2 * step_v - (columns - 1) / 2 * step_u
+    return View(name, source, origin, step_v, step_u, (rows, columns))
+
+
+def view_angles(view: str | dict) -> tuple[str, float, float]:
+    """Name and gantry angles in degrees of a view as the config writes it."""
+    if isinstance(view, dict):
+        return view["name"], float(view["alpha_deg"]), float(view.get("beta_deg", 0.0))
+    if view not in NAMED_VIEWS:
+        raise UserError(
+            f"view {view!r} is not known; expected one of: {', '.join(NAMED_VIEWS)}. "
+            "Use a name, or give {name, alpha_deg, beta_deg}."
+        )
+    return view, *NAMED_VIEWS[view]
+
+
+def require_in_beam(view: View, corners_mm: Float[ndarray, "n 3"]) -> None:
+    """Refuse a view whose tube stands inside the volume's reach or whose detector sees nothing of the volume."""
+    homogeneous = np.column_stack([corners_mm, np.ones(len(corners_mm))]) @ view.projection().T
+    if (homogeneous[:, 2] <= 0).any():
+        raise UserError(
+            f"view {view.name}: the tube stands inside or in front of the volume. Increase sod_mm beyond half the "
+            "volume's diagonal."
+        )
+    uv = homogeneous[:, :2] / homogeneous[:, 2:]
+    rows, columns = view.shape
+    if (uv.max(axis=0) < 0).any() or (uv.min(axis=0) > [columns - 1, rows - 1]).any():
+        raise UserError(f"view {view.name}: the volume's shadow misses the detector. Correct detector_px or pixel_mm.")

@@ -1,0 +1,63 @@
+"""CTs and label maps as they come: one reader per format, every defect a stable reason code, nothing repaired in silence.
+
+A file is recognised by its first bytes, never by its name; a folder is a DICOM series.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import CaseError
+from pipeline.files import file_sha256
+from pipeline.read.affine import check_affine
+from pipeline.read.dicom import read_dicom
+from pipeline.read.hu import check_hu
+from pipeline.read.nifti import read_nifti
+from pipeline.read.nrrd import read_nrrd
+from pipeline.read.values import Stored, to_hu, to_ids
+from pipeline.read.volume import Volume
+
+__all__ = ["Volume", "read_label", "read_volume"]
+
+
+def read_volume(path: Path) -> Volume:
+    """A CT in HU from NIfTI, NRRD or a folder with a DICOM series; CaseError where it cannot be trusted."""
+    if path.is_dir():
+        data, affine, subject, sha256 = read_dicom(path)
+        fixed = False
+    else:
+        stored, sha256 = _read_file(path)
+        data, fixed = to_hu(stored)
+        affine, subject = stored.affine, None
+    flags = set(check_affine(affine, data.shape)) | set(check_hu(data))
+    if fixed:
+        flags.add("NONFINITE_FIXED")
+    if not path.is_dir() and stored.forms_differ:
+        flags.add("QS_MISMATCH")
+    return Volume(data, affine, tuple(sorted(flags)), subject, sha256)
+
+
+def read_label(path: Path) -> Volume:
+    """A label map (int16 ids, 0 background) from NIfTI or NRRD with its own affine, which may be that of a cropped box."""
+    if path.is_dir():
+        raise CaseError("E_NOT_NIFTI", "the label map is a folder; expected a NIfTI or NRRD file")
+    stored, sha256 = _read_file(path)
+    data = to_ids(stored)
+    flags = set(check_affine(stored.affine, data.shape, smallest_mm=0.0))
+    if stored.forms_differ:
+        flags.add("QS_MISMATCH")
+    return Volume(data, stored.affine, tuple(sorted(flags)), None, sha256)
+
+
+def _read_file(path: Path) -> tuple[Stored, str]:
+    try:
+        with path.open("rb") as handle:
+            magic = handle.read(132)
+    except FileNotFoundError:
+        raise CaseError("E_MISSING", "the file or folder does not exist") from None
+    if magic[128:] == b"DICM":
+        raise CaseError("E_NOT_NIFTI", "found a single DICOM file; expected NIfTI, NRRD or the folder of the series")
+    stored = read_nrrd(path) if magic.startswith(b"NRRD") else read_nifti(path)
+    return stored, file_sha256(path)

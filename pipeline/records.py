@@ -1,0 +1,55 @@
+"""The record of one case, `case.json`: what a stage hands to the next one, and where a bad case is set aside."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import CaseError, UserError
+from pipeline.files import write_json
+from pipeline.versions import RESULT_VERSION
+
+RECORD = "case.json"
+
+
+def read_record(path: Path) -> dict:
+    """The record of a case; a missing or foreign file is a `UserError`."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["case"], record["stage"], record["status"]
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; expected the {RECORD} of an earlier stage. Run that stage.") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is not a case record; expected the {RECORD} of an earlier stage.") from None
+    return record
+
+
+def located(record_path: Path, name: str) -> Path:
+    """A file that a record names, relative to the record's folder or absolute."""
+    return (record_path.parent / read_record(record_path)[name]).resolve()
+
+
+def relative(path: Path, folder: Path) -> str:
+    """`path` as a record in `folder` names it, so that results/ can be moved as a whole."""
+    return os.path.relpath(path, folder)
+
+
+def run_case(stage: str, known: dict, folder: Path, work: Callable[[Path], dict]) -> dict:
+    """Run one stage on one case and publish `folder`/case.json last.
+
+    `known` is the upstream record: if it is quarantined it is handed on untouched, otherwise `work(folder)` returns what
+    this stage adds. A `CaseError` sets the case aside with its code and reason; any other error stops the command.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if known.get("status", "ok") != "ok":
+        record = known
+    else:
+        record = {**known, "stage": stage, "status": "ok", "result_version": RESULT_VERSION[stage]}
+        try:
+            record |= work(folder)
+        except CaseError as error:
+            record |= {"status": "quarantined", "code": error.code, "reason": error.reason}
+    write_json(folder / RECORD, record)
+    return record

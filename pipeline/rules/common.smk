@@ -1,0 +1,112 @@
+"""What every rule needs: the checked experiment, the plan of its cases, and where their files are."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from snakemake.settings.types import DeploymentMethod
+
+sys.path.insert(0, workflow.basedir)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")]))
+
+from pipeline.config import check_config
+from pipeline.errors import UserError
+from pipeline.files import read_table
+from pipeline.plan import CASE_ID, make_plan
+from pipeline.shard_file import CASES_PER_SHARD
+from pipeline.versions import RESULT_VERSION
+from xr2ct.versions import RESULT_VERSION as LEARNING_VERSION
+
+
+def stop(message):
+    """End in words, without a traceback."""
+    print(f"ERROR: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+try:
+    EXPERIMENT = check_config(config)
+    PLAN = make_plan(EXPERIMENT, Path.cwd())
+except UserError as error:
+    stop(error)
+
+methods = workflow.deployment_settings.deployment_method
+if DeploymentMethod.CONDA in methods and not shutil.which("conda"):
+    if "XR2CT_NO_CONDA" not in os.environ:
+        print("note: there is no conda here; every rule runs in the current Python environment.", file=sys.stderr)
+        os.environ["XR2CT_NO_CONDA"] = "noted"
+    workflow.deployment_settings.deployment_method = frozenset(methods) - {DeploymentMethod.CONDA}
+if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+SPLITS = ("train", "validation", "test", "family_validation", "family")
+
+
+wildcard_constraints:
+    case=CASE_ID,
+    dataset=r"[a-z0-9][a-z0-9-]*",
+    split="|".join(SPLITS),
+    simulator="|".join(EXPERIMENT["simulators"]),
+    run="|".join(EXPERIMENT["runs"]) or "none",
+    index=r"\d{5}",
+    count=r"\d{5}",
+
+
+DATA_KEYS = ("name", "seed", "grid", "structures", "derive", "deformation", "simulators")
+DATA_CONFIG = json.dumps({key: EXPERIMENT[key] for key in DATA_KEYS}, sort_keys=True)
+
+
+def record_of(wildcards):
+    """The record that the project stage reads: of the derive stage for a derived case, else of the label stage."""
+    stage = "derive" if wildcards.case in PLAN.derived else "label"
+    return f"results/{stage}/{wildcards.case}/case.json"
+
+
+def cases_by_shard():
+    """(dataset, split) -> cases that go on, in the order of their ids; known once the cohort checkpoint has run."""
+    rows = {row["case"]: row for row in read_table(Path(checkpoints.cohort.get().output.cases))}
+    groups = {}
+    for case, row in rows.items():
+        groups.setdefault((row["dataset"], row["split"]), []).append(case)
+    for case, derived in PLAN.derived.items():
+        if derived.parent in rows:
+            groups.setdefault((rows[derived.parent]["dataset"], derived.split), []).append(case)
+    return {key: sorted(cases) for key, cases in groups.items()}
+
+
+def shard_cases(wildcards):
+    """The cases of one shard."""
+    cases = cases_by_shard()[wildcards.dataset, wildcards.split]
+    start = int(wildcards.index) * CASES_PER_SHARD
+    return cases[start : start + CASES_PER_SHARD]
+
+
+def shards_of(*splits):
+    """Paths of all shards of some splits, over all data sets."""
+    paths = []
+    for (dataset, split), cases in sorted(cases_by_shard().items()):
+        count = -(-len(cases) // CASES_PER_SHARD)
+        if split in splits:
+            paths += [f"results/shards/{dataset}/{split}-{i:05d}-of-{count:05d}.h5" for i in range(count)]
+    return paths
+
+
+def all_shards(wildcards):
+    return shards_of(*SPLITS)
+
+
+def report_shards(wildcards):
+    """Shards of the splits to report."""
+    paths = shards_of(*EXPERIMENT["report_splits"])
+    if not paths:
+        stop(f"no case is left in the splits to report: {', '.join(EXPERIMENT['report_splits'])}.")
+    return paths
+
+
+def print_summary():
+    """The table of the last report, for the terminal."""
+    summary = Path("results/report/summary.txt")
+    if summary.exists():
+        print(summary.read_text(encoding="utf-8"))

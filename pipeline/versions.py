@@ -1,0 +1,11 @@
+"""Version of each stage's result: raise it when the same input gives another result, and the stage runs again."""
+
+RESULT_VERSION = {
+    "fetch": 1,
+    "ingest": 1,
+    "label": 1,
+    "cohort": 1,
+    "derive": 1,
+    "project": 1,
+    "shard": 1,
+}

@@ -1,0 +1,67 @@
+"""Who goes on: leaks are refused by name, bad cases are counted and listed."""
+
+import pytest
+
+from pipeline.cohort import TooManyQuarantined, gather
+from pipeline.errors import UserError
+from pipeline.files import read_table, write_json
+
+
+def record(folder, case, **changes):
+    values = {
+        "case": case,
+        "stage": "label",
+        "status": "ok",
+        "dataset": "d",
+        "subject_key": f"key-{case}",
+        "split": "train",
+        "ct_sha256": f"sha-{case}",
+        "label_status": [3, 0, 3],
+        "flags": ["SHEARED"],
+    } | changes
+    path = folder / case / "case.json"
+    write_json(path, values)
+    return path
+
+
+def bad(folder, case, code="E_GZIP_CRC"):
+    return record(folder, case, stage="ingest", status="quarantined", code=code, reason="the\tfile is\nbroken")
+
+
+def test_good_cases_go_on_and_bad_ones_are_listed_with_their_reason(tmp_path):
+    paths = [record(tmp_path, "b"), bad(tmp_path, "c"), record(tmp_path, "a", label_status=[0, 0, 0])]
+    gather(paths, tmp_path / "out", max_quarantine_fraction=0.05)
+    cases = read_table(tmp_path / "out/cases.tsv")
+    assert [(row["case"], row["labelled"], row["flags"]) for row in cases] == [("a", "0", "SHEARED"), ("b", "1", "SHEARED")]
+    (row,) = read_table(tmp_path / "out/quarantine.tsv")
+    assert row == {"case": "c", "dataset": "d", "stage": "ingest", "code": "E_GZIP_CRC", "reason": "the file is broken"}
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("train", "validation"), ("validation", "test")])
+@pytest.mark.parametrize(("shared", "words"), [("subject_key", "are of one patient"), ("ct_sha256", "are the same CT")])
+def test_a_patient_in_two_splits_stops_the_build_and_both_are_named(tmp_path, splits, shared, words):
+    paths = [
+        record(tmp_path, case, split=split, **{shared: "same"}) for case, split in zip(("a", "b"), splits, strict=True)
+    ]
+    with pytest.raises(UserError, match=rf"a \(split {splits[0]}\) and b \(split {splits[1]}\) {words}"):
+        gather(paths, tmp_path / "out", max_quarantine_fraction=0.05)
+    assert not (tmp_path / "out/cases.tsv").exists()
+
+
+def test_a_patient_may_have_two_cases_in_one_split(tmp_path):
+    paths = [record(tmp_path, case, subject_key="same") for case in ("a", "b")]
+    gather(paths, tmp_path / "out", max_quarantine_fraction=0.05)
+    assert len(read_table(tmp_path / "out/cases.tsv")) == 2
+
+
+def test_too_many_bad_cases_stop_with_the_top_reasons(tmp_path):
+    paths = [record(tmp_path, f"g{n}") for n in range(18)] + [bad(tmp_path, "x"), bad(tmp_path, "y", "E_ID")]
+    gather(paths, tmp_path / "out", max_quarantine_fraction=0.1)
+    with pytest.raises(TooManyQuarantined, match=r"2 of 20 cases .* fraction of 0.05.*ingest E_GZIP_CRC \(1\)"):
+        gather(paths, tmp_path / "out", max_quarantine_fraction=0.05)
+    assert len(read_table(tmp_path / "out/quarantine.tsv")) == 2
+
+
+def test_nothing_left_is_said(tmp_path):
+    with pytest.raises(TooManyQuarantined, match="1 of 1 cases"):
+        gather([bad(tmp_path, "x")], tmp_path / "out", max_quarantine_fraction=1.0)

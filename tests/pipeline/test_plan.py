@@ -1,0 +1,78 @@
+"""The plan: ids that are safe, splits that do not leak, paths that are data and never commands."""
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.plan import is_case_id, make_plan
+
+ENTRY = {
+    "source": "folder",
+    "csv": "cts.csv",
+    "dataset": "mine",
+    "license": "CC0-1.0",
+    "attribution": "me",
+    "label_scheme": "totalsegmentator_v2",
+    "split": "test",
+}
+
+
+def plan_of(tmp_path, text, derive=()):
+    (tmp_path / "cts.csv").write_text(text)
+    return make_plan({"cohort": [ENTRY], "derive": list(derive)}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a", "s0001", "LIDC-IDRI-0001", "a.b_c-d", "9"])
+def test_ordinary_ids_are_accepted(name):
+    assert is_case_id(name)
+
+
+@pytest.mark.parametrize("name", ["../x", "a;touch P", "$(id)", "a b", "", ".", "..", "é", "x" * 65, "CON", "nul.txt", "-rf", "a.", "a\n"])  # fmt: skip
+def test_hostile_ids_are_not(name):
+    assert not is_case_id(name)
+
+
+def test_a_hostile_id_gets_a_safe_name_and_none_of_its_files(tmp_path):
+    (tmp_path / "x.nii.gz").write_bytes(b"")
+    plan = plan_of(tmp_path, "case,ct\n../x,x.nii.gz\ngood,x.nii.gz\n")
+    bad, good = sorted(plan.cases.values(), key=lambda case: case.id.startswith("good"))
+    assert bad.id.startswith("u-") and is_case_id(bad.id)
+    assert bad.fetch[-2:] == ("--bad-id-line", "2") and bad.inputs == ()
+    assert not any("../x" in part for part in bad.fetch)
+    assert good.inputs == (tmp_path / "x.nii.gz",)
+
+
+def test_rows_may_name_split_subject_and_label(tmp_path):
+    plan = plan_of(tmp_path, "case,ct,label,subject,split\na,a.nii,l.nii,p1,train\nb,b.nii,,,\n")
+    arguments = dict(zip(plan.cases["a"].fetch[::2], plan.cases["a"].fetch[1::2], strict=True))
+    assert arguments["--subject"] == "p1" and arguments["--label"] == str(tmp_path / "l.nii")
+    assert (plan.cases["a"].split, plan.cases["b"].split) == ("train", "test")
+
+
+def test_derived_cases_keep_to_the_family_of_a_training_patient(tmp_path):
+    derive = [{"parent": "a", "train": 2, "family_validation": 1, "family": 1}]
+    plan = plan_of(tmp_path, "case,ct,split\na,a.nii,train\n", derive)
+    assert [case.split for case in plan.derived.values()] == ["train", "train", "family_validation", "family"]
+    assert [case.number for case in plan.derived.values()] == [1, 2, 3, 4]
+    with pytest.raises(UserError, match="'a' belongs to split 'test'"):
+        plan_of(tmp_path, "case,ct,split\na,a.nii,test\n", derive)
+    with pytest.raises(UserError, match="derive.parent 'a' is no case of the cohort; expected one of: b"):
+        plan_of(tmp_path, "case,ct,split\nb,a.nii,train\n", derive)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("case,path\na,b\n", "has the columns case, path; expected case, ct"),
+        ("case,ct,split\na,b,trian\n", "line 2 of cts.csv: split 'trian'; expected one of: train"),
+        ("case,ct\na,x.nii\nA,y.nii\n", "'A' appears twice in the cohort"),
+    ],
+)
+def test_mistakes_in_the_csv_are_named(tmp_path, text, words):
+    with pytest.raises(UserError, match=words):
+        plan_of(tmp_path, text)
+
+
+def test_unknown_package_cases_are_named(tmp_path):
+    entry = {"source": "packages", "cases": {"lidc": "train"}}
+    with pytest.raises(UserError, match="'lidc' is not known; expected one of: lidc-idri-0001"):
+        make_plan({"cohort": [entry], "derive": []}, tmp_path)

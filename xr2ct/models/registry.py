@@ -1,0 +1,36 @@
+"""The models by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from xr2ct.models.backprojection import Backprojection, BackprojectionSettings
+from xr2ct.models.mean import Mean, MeanSettings
+from xr2ct.models.model import Factory
+from xr2ct.models.spider import PRESETS, Spider, SpiderSettings
+from xr2ct.settings import parse_settings, unknown
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to build a model, the settings it takes and named presets of them."""
+
+    build: Factory
+    settings: type
+    presets: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+
+MODELS: dict[str, Entry] = {
+    "mean": Entry(Mean, MeanSettings),
+    "backprojection": Entry(Backprojection, BackprojectionSettings),
+    "spider": Entry(Spider, SpiderSettings, PRESETS),
+}
+
+
+def choose(name: str, settings: Mapping[str, Any]) -> tuple[Entry, Any]:
+    """The entry of a model and its parsed settings; an unknown name or key is an error that lists the known ones."""
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    return MODELS[name], parse_settings(settings, MODELS[name].settings, MODELS[name].presets, name)
