@@ -12,6 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from pipeline.errors import UserError
+from pipeline.structures import check_structures
 
 SCHEMA_PATH = Path(__file__).with_name("config.schema.yaml")
 
@@ -68,7 +69,8 @@ def _with_defaults(value, rules: dict):
 
 
 def _check_references(config: dict) -> None:
-    """What the schema cannot say: names that must exist elsewhere in the config."""
+    """What the schema cannot say: names that must exist elsewhere."""
+    check_structures(config["structures"])
     for name, run in config["runs"].items():
         if run["simulator"] not in config["simulators"]:
             raise UserError(

@@ -61,6 +61,9 @@ class Shard:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def case_id(self, i: int) -> str:
+        return self._read("case/id", i)
+
     def case(self, i: int) -> Case:
         case = {name: self._read(f"case/{name}", i) for name in ("id", "subject_key", "derived_from", "affine")}
         return Case(

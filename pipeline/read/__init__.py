@@ -1,4 +1,4 @@
-"""CTs and label maps as they come: one reader per format, every defect a stable reason code, nothing repaired in silence.
+"""CTs and label maps as they come: one reader per format, every defect has a reason code, nothing is repaired silently.
 
 A file is recognised by its first bytes, never by its name; a folder is a DICOM series.
 """
@@ -6,8 +6,6 @@ A file is recognised by its first bytes, never by its name; a folder is a DICOM 
 from __future__ import annotations
 
 from pathlib import Path
-
-import numpy as np
 
 from pipeline.errors import CaseError
 from pipeline.files import file_sha256
@@ -24,30 +22,27 @@ __all__ = ["Volume", "read_label", "read_volume"]
 
 def read_volume(path: Path) -> Volume:
     """A CT in HU from NIfTI, NRRD or a folder with a DICOM series; CaseError where it cannot be trusted."""
+    flags: set[str] = set()
     if path.is_dir():
         data, affine, subject, sha256 = read_dicom(path)
-        fixed = False
     else:
         stored, sha256 = _read_file(path)
-        data, fixed = to_hu(stored)
+        data, replaced = to_hu(stored)
         affine, subject = stored.affine, None
-    flags = set(check_affine(affine, data.shape)) | set(check_hu(data))
-    if fixed:
-        flags.add("NONFINITE_FIXED")
-    if not path.is_dir() and stored.forms_differ:
-        flags.add("QS_MISMATCH")
+        flags |= {"NONFINITE_FIXED"} if replaced else set()
+        flags |= {"QS_MISMATCH"} if stored.forms_differ else set()
+    flags |= check_affine(affine, data.shape) | check_hu(data)
     return Volume(data, affine, tuple(sorted(flags)), subject, sha256)
 
 
 def read_label(path: Path) -> Volume:
-    """A label map (int16 ids, 0 background) from NIfTI or NRRD with its own affine, which may be that of a cropped box."""
+    """A label map (int16 ids, 0 background) from NIfTI or NRRD on its own affine, possibly that of a cropped box."""
     if path.is_dir():
         raise CaseError("E_NOT_NIFTI", "the label map is a folder; expected a NIfTI or NRRD file")
     stored, sha256 = _read_file(path)
     data = to_ids(stored)
-    flags = set(check_affine(stored.affine, data.shape, smallest_mm=0.0))
-    if stored.forms_differ:
-        flags.add("QS_MISMATCH")
+    flags = check_affine(stored.affine, data.shape, smallest_mm=0.0)
+    flags |= {"QS_MISMATCH"} if stored.forms_differ else set()
     return Volume(data, stored.affine, tuple(sorted(flags)), None, sha256)
 
 

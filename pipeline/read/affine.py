@@ -26,9 +26,13 @@ def check_affine(affine: Float64[ndarray, "4 4"], shape: tuple[int, ...], *, sma
         )
     unit = affine[:3, :3] / spacing
     if abs(np.linalg.det(unit)) < 0.1:
-        raise CaseError("E_AFFINE_SINGULAR", "the affine's axes lie in one plane, expected three independent directions")
+        raise CaseError(
+            "E_AFFINE_SINGULAR", "the affine's axes lie in one plane, expected three independent directions"
+        )
     extent = spacing * shape
     if (extent < smallest_mm).any() or (extent > _EXTENT_MM[1]).any():
         found = " x ".join(f"{value:.4g}" for value in extent)
-        raise CaseError("E_EXTENT", f"the volume measures {found} mm, expected {smallest_mm:g} to {_EXTENT_MM[1]:g} mm each way")
+        raise CaseError(
+            "E_EXTENT", f"the volume measures {found} mm, expected {smallest_mm:g} to {_EXTENT_MM[1]:g} mm each way"
+        )
     return {"SHEARED"} if np.abs(unit.T @ unit - np.eye(3)).max() > _SHEAR else set()

@@ -51,12 +51,13 @@ def _read_slice(one: Slice) -> tuple[ndarray, str]:
     except Exception:  # decoders raise many kinds, and their texts may quote tags
         raise CaseError(
             "E_DICOM_CODEC",
-            f"the pixels of slice number {one.number} cannot be decoded: the file is incomplete, or its compression needs "
-            "a plugin (pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg)",
+            f"the pixels of slice number {one.number} cannot be decoded: the file is incomplete, or its compression "
+            "needs a plugin (pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg)",
         ) from None
     if any(tag is None or tag == "" for tag in tags) or not np.isfinite(float(tags[0])) or not float(tags[0]):
         raise CaseError(
-            "E_DICOM_RESCALE", f"slice number {one.number} lacks a valid RescaleSlope and RescaleIntercept: no HU without"
+            "E_DICOM_RESCALE",
+            f"slice number {one.number} lacks a valid RescaleSlope and RescaleIntercept: no HU without",
         )
     hu = pixels.astype(np.float64) * float(tags[0]) + float(tags[1])
     hu[padding] = PADDING_HU

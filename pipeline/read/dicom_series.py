@@ -15,7 +15,7 @@ from numpy import ndarray
 from pipeline.errors import CaseError
 
 HEADER_TAGS = [
-    "SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "PatientID", "InstanceNumber", "NumberOfFrames",
+    "SOPClassUID", "ImageType", "SeriesInstanceUID", "PatientID", "InstanceNumber", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel",
 ]  # fmt: skip
 PIXEL_TAGS = [
@@ -73,10 +73,13 @@ def find_series(folder: Path) -> list[Slice]:
     groups.sort(key=len, reverse=True)
     found = len(groups[0]) if groups else 0
     if found < FEWEST_SLICES:
-        raise CaseError("E_DICOM_FEW_SLICES", f"found {found} CT slices that belong together, expected {FEWEST_SLICES} or more")
+        raise CaseError(
+            "E_DICOM_FEW_SLICES", f"found {found} CT slices that belong together, expected {FEWEST_SLICES} or more"
+        )
     if len(groups) > 1 and len(groups[1]) >= max(FEWEST_SLICES, _COMPARABLE * found):
         raise CaseError(
-            "E_DICOM_MIXED", f"found two CT series, of {found} and {len(groups[1])} slices, expected one series per folder"
+            "E_DICOM_MIXED",
+            f"found two CT series, of {found} and {len(groups[1])} slices, expected one series per folder",
         )
     if len({one.subject for one in groups[0]}) > 1:
         raise CaseError("E_DICOM_MIXED", "the slices of the series name more than one patient, expected one")
@@ -93,7 +96,8 @@ def _read_header(path: Path) -> Slice | None:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
             kind = str(header.get("SOPClassUID", ""))
             image_type = tuple(str(word).upper() for word in header.get("ImageType", None) or ())
-            if kind == _ENHANCED_CT or int(header.get("NumberOfFrames", None) or 1) > 1 and header.get("Modality") == "CT":
+            frames = int(header.get("NumberOfFrames", None) or 1)
+            if kind == _ENHANCED_CT or (kind == _CT_IMAGE and frames > 1):
                 raise CaseError("E_DIM", "found an enhanced (multi-frame) CT, expected one file per slice")
             if kind != _CT_IMAGE or _NOT_A_STACK & set(image_type) or int(header.get("SamplesPerPixel", 1)) != 1:
                 return None
@@ -106,8 +110,14 @@ def _read_header(path: Path) -> Slice | None:
     except (CaseError, OSError, MemoryError):
         raise
     except Exception:  # pydicom raises many kinds on damaged files, and their texts quote the tags' values
-        raise CaseError("E_DICOM_CODEC", "a CT file is damaged or lacks its position, orientation or pixel spacing") from None
-    if orientation.shape != (6,) or position.shape != (3,) or not np.isfinite([*orientation, *position, *spacing]).all():
+        raise CaseError(
+            "E_DICOM_CODEC", "a CT file is damaged or lacks its position, orientation or pixel spacing"
+        ) from None
+    if (
+        orientation.shape != (6,)
+        or position.shape != (3,)
+        or not np.isfinite([*orientation, *position, *spacing]).all()
+    ):
         raise CaseError("E_DICOM_CODEC", f"slice number {number} gives no valid position and orientation")
     return Slice(path, number, series, subject, position, orientation, spacing)
 
@@ -145,7 +155,9 @@ def series_affine(slices: list[Slice]) -> Float64[ndarray, "4 4"]:
     printed with two decimals), and no slice may lie off the line by more than 0.1 mm: else E_DICOM_GAP.
     """
     if len(slices) < FEWEST_SLICES:
-        raise CaseError("E_DICOM_FEW_SLICES", f"found {len(slices)} different slice positions, expected {FEWEST_SLICES} or more")
+        raise CaseError(
+            "E_DICOM_FEW_SLICES", f"found {len(slices)} different slice positions, expected {FEWEST_SLICES} or more"
+        )
     positions = np.array([one.position_mm for one in slices])
     first, count = slices[0], len(slices)
     distances = np.diff(positions @ _normal(first.orientation))
@@ -153,13 +165,15 @@ def series_affine(slices: list[Slice]) -> Float64[ndarray, "4 4"]:
     if np.abs(distances - mean).max() > max(_SPACING_TOLERANCE * mean, _PRINTED_MM):
         raise CaseError(
             "E_DICOM_GAP",
-            f"the {count} slices lie {distances.min():.3f} to {distances.max():.3f} mm apart, expected equal distances: "
-            "slices are missing or the spacing varies",
+            f"the {count} slices lie {distances.min():.3f} to {distances.max():.3f} mm apart, expected equal "
+            "distances: slices are missing or the spacing varies",
         )
     step = (positions[-1] - positions[0]) / (count - 1)
     off_line = np.linalg.norm(positions - (positions[0] + np.arange(count)[:, None] * step), axis=1).max()
     if off_line > _IN_PLANE_MM + _SPACING_TOLERANCE * mean:
-        raise CaseError("E_DICOM_GAP", f"slices lie up to {off_line:.2f} mm off a straight line, expected {_IN_PLANE_MM:g} mm")
+        raise CaseError(
+            "E_DICOM_GAP", f"slices lie up to {off_line:.2f} mm off a straight line, expected {_IN_PLANE_MM:g} mm"
+        )
     lps = np.eye(4)
     lps[:3, 0] = first.orientation[:3] * first.spacing_mm[1]
     lps[:3, 1] = first.orientation[3:] * first.spacing_mm[0]

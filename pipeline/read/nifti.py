@@ -74,7 +74,9 @@ def _dtype(header: Nifti1Header) -> np.dtype:
         dtype = None
     if dtype is None or not dtype.itemsize:
         if int(header["datatype"]) in (1, 1536, 2048):
-            raise CaseError("E_DTYPE", "the voxels are bits or of extended precision, expected integers or real numbers")
+            raise CaseError(
+                "E_DTYPE", "the voxels are bits or of extended precision, expected integers or real numbers"
+            )
         raise CaseError("E_HEADER", f"the header's data type code {int(header['datatype'])} is not a NIfTI code")
     check_dtype(dtype)
     return dtype

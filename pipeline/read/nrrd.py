@@ -105,7 +105,9 @@ def _affine(header: dict, spatial: list[int]) -> Float64[ndarray, "4 4"]:
     signs = _TO_RAS.get(str(header.get("space", "")).lower())
     directions, origin = header.get("space directions"), header.get("space origin")
     if signs is None or directions is None or origin is None:
-        raise CaseError("E_NO_ORIENTATION", "the NRRD header lacks space (RAS, LAS, LPS), space directions or space origin")
+        raise CaseError(
+            "E_NO_ORIENTATION", "the NRRD header lacks space (RAS, LAS, LPS), space directions or space origin"
+        )
     units = header.get("space units", ["mm"])
     if any(str(unit).strip('"').lower() not in _MILLIMETRE for unit in units):
         raise CaseError("E_UNITS", "the NRRD header gives lengths in another unit, expected mm")

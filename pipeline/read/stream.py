@@ -74,7 +74,7 @@ class Stream:
         if self.gzip and count > self._stored_bytes * _LARGEST_DEFLATE_RATIO:
             raise CaseError(
                 "E_TOO_LARGE",
-                f"the header asks for {count} bytes of voxels, more than {self._stored_bytes} compressed bytes can hold",
+                f"the header asks for {count} bytes of voxels, more than {self._stored_bytes} gzip bytes can hold",
             )
 
 
@@ -98,7 +98,9 @@ def _inflated(path: Path, offset: int) -> Iterator[bytes]:
             member = zlib.decompressobj(wbits=31)
             while not member.eof:
                 if not waiting and not (waiting := handle.read(_CHUNK)):
-                    raise CaseError("E_GZIP_TRUNCATED", "the gzip data ends before its checksum: the file is incomplete")
+                    raise CaseError(
+                        "E_GZIP_TRUNCATED", "the gzip data ends before its checksum: the file is incomplete"
+                    )
                 try:
                     chunk = member.decompress(waiting, _CHUNK)
                 except zlib.error:

@@ -20,7 +20,7 @@ Hu = Int16[ndarray, "i j k"] | Float32[ndarray, "i j k"]
 
 @dataclass(frozen=True)
 class Stored:
-    """Voxels as a file holds them: HU (or ids) = array * slope + intercept. `forms_differ`: qform and sform disagree."""
+    """Voxels as a file holds them: HU or ids = array * slope + intercept. `forms_differ`: qform and sform disagree."""
 
     array: Shaped[ndarray, "i j k"]
     slope: float
@@ -71,7 +71,9 @@ def to_ids(stored: Stored) -> Int16[ndarray, "i j k"]:
 
 def _whole_numbers(stored: Stored) -> Int16[ndarray, "i j k"] | None:
     """int16 values of integers under an integer scaling, None where they do not fit or a fraction may come out."""
-    if stored.array.dtype.kind == "f" or not (float(stored.slope).is_integer() and float(stored.intercept).is_integer()):
+    if stored.array.dtype.kind == "f" or not (
+        float(stored.slope).is_integer() and float(stored.intercept).is_integer()
+    ):
         return None
     slope, intercept = int(stored.slope), int(stored.intercept)
     ends = [int(end) * slope + intercept for end in (stored.array.min(), stored.array.max())]

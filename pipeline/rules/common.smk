@@ -50,8 +50,8 @@ wildcard_constraints:
     split="|".join(SPLITS),
     simulator="|".join(EXPERIMENT["simulators"]),
     run="|".join(EXPERIMENT["runs"]) or "none",
-    index=r"\d{5}",
-    count=r"\d{5}",
+    number=r"\d{5}",
+    total=r"\d{5}",
 
 
 DATA_KEYS = ("name", "seed", "grid", "structures", "derive", "deformation", "simulators")
@@ -79,7 +79,7 @@ def cases_by_shard():
 def shard_cases(wildcards):
     """The cases of one shard."""
     cases = cases_by_shard()[wildcards.dataset, wildcards.split]
-    start = int(wildcards.index) * CASES_PER_SHARD
+    start = int(wildcards.number) * CASES_PER_SHARD
     return cases[start : start + CASES_PER_SHARD]
 
 

@@ -1,5 +1,5 @@
 """INPUT  case.json and results/project/{simulator}/{case}.h5 of up to 32 cases of one data set and split
-OUTPUT results/shards/{dataset}/{split}-{index}-of-{count}.h5   schema xr2ct/shard, see resources/shard.md
+OUTPUT results/shards/{dataset}/{split}-{number}-of-{total}.h5   schema xr2ct/shard, see resources/shard.md
 """
 
 SIMULATORS = sorted(EXPERIMENT["simulators"])
@@ -20,11 +20,11 @@ rule shard:
         records=shard_records,
         projections=shard_projections,
     output:
-        "results/shards/{dataset}/{split}-{index}-of-{count}.h5",
+        "results/shards/{dataset}/{split}-{number}-of-{total}.h5",
     log:
-        "results/logs/shard/{dataset}/{split}-{index}-of-{count}.log",
+        "results/logs/shard/{dataset}/{split}-{number}-of-{total}.log",
     benchmark:
-        "results/benchmarks/shard/{dataset}/{split}-{index}-of-{count}.tsv"
+        "results/benchmarks/shard/{dataset}/{split}-{number}-of-{total}.tsv"
     threads: 1
     resources:
         mem_mb=2000,
@@ -36,4 +36,4 @@ rule shard:
         version=RESULT_VERSION["shard"],
     shell:
         "python -m pipeline shard {input.records:q} --projections results/project --simulators {params.simulators:q}"
-        " --index {wildcards.index:q} --count {wildcards.count:q} --config {params.config:q} --out {output:q} 2> {log:q}"
+        " --index {wildcards.number:q} --count {wildcards.total:q} --config {params.config:q} --out {output:q} 2> {log:q}"

@@ -9,7 +9,7 @@ from pipeline.xray_file import load_xray, save_xray
 
 AFFINE = np.array([[2.0, 0, 0, -31], [0, 3.0, 0, 12], [0, 0, 5.0, 440], [0, 0, 0, 1]])
 PARALLEL = Simulator("parallel", "numpy", ("PA", "LAT"), (60, 70), 1.0, 0.0, 0.0, 60.0)
-CONE = Simulator("cone", "trilinear", ("PA", "LAT"), (60, 70), 1.0, 900.0, 700.0, 60.0)
+CONE = Simulator("cone", "trilinear", ("PA", "LAT"), (130, 150), 0.5, 900.0, 700.0, 60.0)
 OBLIQUE = ({"name": "a", "alpha_deg": 20.0}, {"name": "b", "alpha_deg": -100.0, "beta_deg": 15.0}, "LAT")
 
 
@@ -31,7 +31,7 @@ def test_a_bright_voxel_lies_where_the_stored_matrix_says_in_every_view(simulato
     """One off-centre voxel of a 4x6x8 grid of 2x3x5 mm voxels, 2.5 times water: place and mass in all views at once."""
     xray = simulate(one_voxel(*voxel), AFFINE, Simulator(**{**vars(simulator), "views": views}))
     world = AFFINE @ [voxel[2], voxel[1], voxel[0], 1.0]
-    assert xray.image.shape == (len(views), 60, 70)
+    assert xray.image.shape == (len(views), *simulator.detector_px)
     for number, view in enumerate(views):
         assert xray.views[number] == (view if isinstance(view, str) else view["name"])
         u, v, w = xray.projection[number] @ world
@@ -53,7 +53,8 @@ def test_the_views_turn_about_the_centre_of_the_grid():
     ct[2, 3, 4] = 0
     for simulator in (PARALLEL, CONE):
         for image in simulate(ct, AFFINE, simulator).image:
-            np.testing.assert_allclose(centre_of_mass(image), (34.5, 29.5), atol=1e-3)
+            rows, columns = simulator.detector_px
+            np.testing.assert_allclose(centre_of_mass(image), ((columns - 1) / 2, (rows - 1) / 2), atol=1e-3)
 
 
 def test_a_slab_of_water_has_its_optical_depth():

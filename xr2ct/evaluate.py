@@ -1,0 +1,131 @@
+"""Compare reconstructions with the CTs of the shards they were made from: one tidy row per case, metric and structure."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from tqdm import tqdm
+
+from xr2ct.errors import UserError
+from xr2ct.metrics.registry import STRUCTURE_METRICS, VOLUME_METRICS, compare_structures, compare_volumes
+from xr2ct.metrics.window import Window
+from xr2ct.nifti import UnreadableVolume, read_nifti
+from xr2ct.reconstructions import Run, read_index
+from xr2ct.shards import Case, open_shards
+from xr2ct.tables import write_csv
+
+COLUMNS = ("case", "subject", "split", "simulator", "model", "metric", "structure", "value", "unit", "reason")
+IGNORE = 255
+CUT, COMPLETE = 2, 3  # label_status: only structures that the reference shows are scored
+CORNER_TOLERANCE_MM = 1e-3
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number; NaN always has a reason, and `reason` may also qualify a number."""
+
+    metric: str
+    structure: str
+    value: float
+    unit: str
+    reason: str = ""
+
+
+def evaluate(*, reconstructions: Path, shards: Sequence[Path], window: tuple[float, float], out: Path) -> None:
+    """Write the scores of one run as CSV; a case that has no usable reconstruction gets NaN rows with the reason."""
+    low_hu, high_hu = window
+    if not low_hu < high_hu:
+        raise UserError(f"window is {low_hu:g} to {high_hu:g} HU, expected the lower end first. Use e.g. -1000 1500.")
+    run, opened = read_index(reconstructions), open_shards(shards)
+    places = {}
+    for shard in opened:
+        for i in range(len(shard)):
+            case_id = shard.case_id(i)
+            if case_id in places:
+                raise UserError(f"{shard.path}: case {case_id!r} occurs twice in the shards. Give every shard once.")
+            places[case_id] = (shard, i)
+    if missing := sorted(run.cases.keys() - places.keys()):
+        raise UserError(f"{reconstructions}: case {missing[0]!r} is in none of the shards. Give its shard as well.")
+    rows = []
+    for shard, i in tqdm(places.values(), desc=f"evaluate {run.name}", unit="case"):
+        case = shard.case(i)
+        about = {"case": case.id, "subject": case.subject_key, "split": case.split}
+        about |= {"simulator": run.simulator, "model": run.name}
+        for score in score_case(case, shard.structures, run, Window(float(low_hu), float(high_hu))):
+            rows.append(about | vars(score))
+    write_csv(out, COLUMNS, rows)
+
+
+def score_case(case: Case, structures: Sequence[str], run: Run, window: Window) -> Iterator[Score]:
+    """All scores of one case; `structures` names the label values of the shard."""
+    reconstruction = run.cases.get(case.id)
+    try:
+        if reconstruction is None:
+            raise UnreadableVolume("case was not reconstructed")
+        ct_hu = read_on_grid(reconstruction.ct, case)
+        if not np.isfinite(ct_hu).all():
+            raise UnreadableVolume("reconstruction holds values that are not finite")
+        yield from _volume_scores(case, ct_hu, window)
+    except UnreadableVolume as error:
+        for name, (unit, _) in VOLUME_METRICS.items():
+            yield Score(name.format(window=window), "", math.nan, unit, str(error))
+    try:
+        if reconstruction is None:
+            raise UnreadableVolume("case was not reconstructed")
+        label = None if reconstruction.label is None else read_on_grid(reconstruction.label, case)
+        problem = ""
+    except UnreadableVolume as error:
+        label, problem = None, str(error)
+    for value, name in list(enumerate(structures))[1:]:
+        if case.label_status[value] in (CUT, COMPLETE):
+            yield from _structure_scores(case, value, name, label, run, problem)
+
+
+def _volume_scores(case: Case, ct_hu: ndarray, window: Window) -> Iterator[Score]:
+    scores = compare_volumes(case.ct_hu, ct_hu, window)
+    for (metric, value), (unit, _) in zip(scores.items(), VOLUME_METRICS.values(), strict=True):
+        yield Score(metric, "", value, unit, "volume is smaller than the metric's window" if math.isnan(value) else "")
+
+
+def _structure_scores(
+    case: Case, value: int, name: str, label: ndarray | None, run: Run, problem: str
+) -> Iterator[Score]:
+    if label is None:
+        problem = problem or "the model predicts no labels"
+    elif name not in run.structures:
+        problem = "the model does not know this structure"
+    if problem:
+        for metric, unit in STRUCTURE_METRICS.items():
+            yield Score(metric, name, math.nan, unit, problem)
+        return
+    judged = case.label != IGNORE
+    true, predicted = case.label == value, (label == run.structures.index(name)) & judged
+    reason = ""
+    if not true.any():
+        reason = "structure has no voxel in the reference"
+    elif not predicted.any():
+        reason = "structure has no voxel in the reconstruction"
+    for metric, score in compare_structures(true, predicted, case.affine).items():
+        yield Score(metric, name, score, STRUCTURE_METRICS[metric], reason)
+
+
+def read_on_grid(path: Path, case: Case) -> ndarray:
+    """The reconstructed volume (z, y, x), refused unless its corners lie where those of the true CT lie."""
+    array, affine = read_nifti(path)
+    if array.shape != case.ct_hu.shape:
+        raise UnreadableVolume(f"grid (z, y, x) is {array.shape}, expected {case.ct_hu.shape}")
+    apart = np.abs(corners_mm(affine, array.shape) - corners_mm(case.affine, array.shape)).max()
+    if not apart <= CORNER_TOLERANCE_MM:
+        raise UnreadableVolume(f"corners of the grid lie up to {apart:.3g} mm off those of the true CT")
+    return array
+
+
+def corners_mm(affine: Float[ndarray, "4 4"], shape_zyx: tuple[int, ...]) -> Float[ndarray, "8 3"]:
+    """World positions of the eight corner voxels."""
+    last = np.array(shape_zyx[::-1]) - 1
+    index = np.array([[i, j, k] for k in (0, 1) for j in (0, 1) for i in (0, 1)]) * last
+    return index @ affine[:3, :3].T + affine[:3, 3]

@@ -1,0 +1,47 @@
+"""Every metric by the name that tables carry; the name states convention and range."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from jaxtyping import Bool, Float, Real
+from numpy import ndarray
+
+from xr2ct.metrics.dice import dice
+from xr2ct.metrics.mae import mae
+from xr2ct.metrics.psnr import psnr
+from xr2ct.metrics.ssim import ssim
+from xr2ct.metrics.surface import border_distances, chamfer, hd95
+from xr2ct.metrics.window import Window
+
+VOLUME_METRICS: Mapping[str, tuple[str, Callable[[ndarray, ndarray, Window], float]]] = MappingProxyType(
+    {
+        "psnr_{window}_range1": ("dB", lambda a, b, window: psnr(window.to_unit(a), window.to_unit(b), data_range=1.0)),
+        "ssim3d_gauss11_sigma1.5_{window}_range1": (
+            "1",
+            lambda a, b, window: ssim(window.to_unit(a), window.to_unit(b), data_range=1.0),
+        ),
+        "mae_{window}": ("HU", lambda a, b, window: mae(window.clip(a), window.clip(b))),
+    }
+)
+"""Name -> (unit, function of the true and the predicted HU volume and the window)."""
+
+STRUCTURE_METRICS: Mapping[str, str] = MappingProxyType({"dice": "1", "hd95": "mm", "chamfer": "mm"})
+"""Name -> unit; `compare_structures` computes all of them from one measurement."""
+
+
+def compare_volumes(
+    true_hu: Real[ndarray, "z y x"], predicted_hu: Real[ndarray, "z y x"], window: Window
+) -> dict[str, float]:
+    """Every volume metric, by its full name."""
+    return {
+        name.format(window=window): metric(true_hu, predicted_hu, window)
+        for name, (_, metric) in VOLUME_METRICS.items()
+    }
+
+
+def compare_structures(
+    true: Bool[ndarray, "z y x"], predicted: Bool[ndarray, "z y x"], affine: Float[ndarray, "4 4"]
+) -> dict[str, float]:
+    """Every structure metric of one structure; the distances are measured once."""
+    distances = border_distances(true, predicted, affine)
+    return {"dice": dice(true, predicted), "hd95": hd95(distances), "chamfer": chamfer(distances)}

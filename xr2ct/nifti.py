@@ -1,0 +1,37 @@
+"""Read a NIfTI volume so that a damaged file is noticed."""
+
+import gzip
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float, Shaped
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy import ndarray
+
+MAX_BYTES = 4 * 2**30
+
+
+class UnreadableVolume(Exception):
+    """The file is missing, damaged or not one 3-D volume; the text is a reason without a path."""
+
+
+def read_nifti(path: Path) -> tuple[Shaped[ndarray, "z y x"], Float[ndarray, "4 4"]]:
+    """The array as (z, y, x) and the affine index (x, y, z, 1) -> RAS mm.
+
+    The gzip stream is read to its end because only that checks its CRC; nibabel alone would not.
+    """
+    try:
+        with gzip.open(path) as file:
+            content = file.read(MAX_BYTES)
+        image = nib.Nifti1Image.from_bytes(content)
+        array = np.asanyarray(image.dataobj)
+    except FileNotFoundError as error:
+        raise UnreadableVolume("file is missing") from error
+    except (OSError, EOFError, zlib.error, ValueError, ImageFileError, HeaderDataError) as error:
+        raise UnreadableVolume(f"file is damaged ({type(error).__name__})") from error
+    if array.ndim != 3:
+        raise UnreadableVolume(f"file has {array.ndim} dimensions, expected 3")
+    return array.T, np.asarray(image.affine, np.float64)

@@ -1,0 +1,79 @@
+"""train.csv: one row per `log_steps`, rewritten whole, so that a resumed run continues exactly where it stood."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from xr2ct.cases import Example, Task
+from xr2ct.files import publish
+from xr2ct.models.model import Model
+
+COLUMNS = (
+    "step",
+    "seconds",
+    "loss",
+    "loss_intensity",
+    "loss_dice",
+    "loss_entropy",
+    "learning_rate",
+    "watch_psnr_db",
+    "watch_dice",
+)
+
+
+@dataclass
+class TrainingLog:
+    """Rows written so far and the sums of the loss parts since the last one; JSON-able by `asdict`."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+
+    def add(self, parts: dict[str, float]) -> None:
+        for name, value in parts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.steps += 1
+
+    def close_row(self, **values: float) -> None:
+        """Append a row of the mean loss parts since the last one and `values`."""
+        means = {name: value / self.steps for name, value in self.sums.items()}
+        self.rows.append({"step": values["step"], "seconds": values["seconds"]} | means | values)
+        self.sums, self.steps = {}, 0
+
+    def state(self) -> dict:
+        return asdict(self)
+
+    def write(self, path: Path) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in self.rows)
+        with publish(path) as private:
+            private.write_text(text.getvalue(), encoding="utf-8")
+
+
+def watch_scores(model: Model, examples: Sequence[Example], task: Task) -> dict[str, float]:
+    """Mean PSNR (dB, data range = the HU window) and mean Dice over cases and structures seen; {} without examples.
+
+    A glance at the training, not the evaluation: structures a case does not show are left out of its mean.
+    """
+    psnr, dice = [], []
+    low, high = task.window_hu
+    for example in examples:
+        prediction = model.predict(example.xray, example.case.affine)
+        error = prediction.ct_hu.clip(low, high).astype(np.float32) - example.case.ct_hu.clip(low, high)
+        psnr.append(20 * np.log10((high - low) / max(float(np.sqrt((error**2).mean())), 1e-6)))
+        if prediction.label is None:
+            continue
+        for value in range(1, len(task.structures)):
+            truth, found = example.case.label == value, prediction.label == value
+            if example.case.label_status[value] and truth.any():
+                dice.append(2 * (truth & found).sum() / (truth.sum() + found.sum()))
+    means = {"watch_psnr_db": psnr, "watch_dice": dice}
+    return {name: float(np.mean(values)) for name, values in means.items() if values}
