@@ -1,4 +1,4 @@
-"""Compare reconstructions with the CTs of the shards they were made from: one tidy row per case, metric and structure."""
+"""Compare reconstructions with the CTs of the shards: one tidy row per case, metric and structure."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,12 @@ from tqdm import tqdm
 from xr2ct.errors import UserError
 from xr2ct.metrics.registry import STRUCTURE_METRICS, VOLUME_METRICS, compare_structures, compare_volumes
 from xr2ct.metrics.window import Window
-from xr2ct.nifti import UnreadableVolume, read_nifti
+from xr2ct.nifti import VolumeError, read_nifti
 from xr2ct.reconstructions import Run, read_index
-from xr2ct.shards import Case, open_shards
+from xr2ct.shards import COMPLETE, CUT, IGNORE, Case, open_shards
 from xr2ct.tables import write_csv
 
 COLUMNS = ("case", "subject", "split", "simulator", "model", "metric", "structure", "value", "unit", "reason")
-IGNORE = 255
-CUT, COMPLETE = 2, 3  # label_status: only structures that the reference shows are scored
 CORNER_TOLERANCE_MM = 1e-3
 
 
@@ -65,20 +63,20 @@ def score_case(case: Case, structures: Sequence[str], run: Run, window: Window) 
     reconstruction = run.cases.get(case.id)
     try:
         if reconstruction is None:
-            raise UnreadableVolume("case was not reconstructed")
+            raise VolumeError("case was not reconstructed")
         ct_hu = read_on_grid(reconstruction.ct, case)
         if not np.isfinite(ct_hu).all():
-            raise UnreadableVolume("reconstruction holds values that are not finite")
+            raise VolumeError("reconstruction holds values that are not finite")
         yield from _volume_scores(case, ct_hu, window)
-    except UnreadableVolume as error:
+    except VolumeError as error:
         for name, (unit, _) in VOLUME_METRICS.items():
             yield Score(name.format(window=window), "", math.nan, unit, str(error))
     try:
         if reconstruction is None:
-            raise UnreadableVolume("case was not reconstructed")
+            raise VolumeError("case was not reconstructed")
         label = None if reconstruction.label is None else read_on_grid(reconstruction.label, case)
         problem = ""
-    except UnreadableVolume as error:
+    except VolumeError as error:
         label, problem = None, str(error)
     for value, name in list(enumerate(structures))[1:]:
         if case.label_status[value] in (CUT, COMPLETE):
@@ -117,10 +115,10 @@ def read_on_grid(path: Path, case: Case) -> ndarray:
     """The reconstructed volume (z, y, x), refused unless its corners lie where those of the true CT lie."""
     array, affine = read_nifti(path)
     if array.shape != case.ct_hu.shape:
-        raise UnreadableVolume(f"grid (z, y, x) is {array.shape}, expected {case.ct_hu.shape}")
+        raise VolumeError(f"grid (z, y, x) is {array.shape}, expected {case.ct_hu.shape}")
     apart = np.abs(corners_mm(affine, array.shape) - corners_mm(case.affine, array.shape)).max()
     if not apart <= CORNER_TOLERANCE_MM:
-        raise UnreadableVolume(f"corners of the grid lie up to {apart:.3g} mm off those of the true CT")
+        raise VolumeError(f"corners of the grid lie up to {apart:.3g} mm off those of the true CT")
     return array
 
 

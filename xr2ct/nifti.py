@@ -14,7 +14,7 @@ from numpy import ndarray
 MAX_BYTES = 4 * 2**30
 
 
-class UnreadableVolume(Exception):
+class VolumeError(Exception):
     """The file is missing, damaged or not one 3-D volume; the text is a reason without a path."""
 
 
@@ -29,9 +29,9 @@ def read_nifti(path: Path) -> tuple[Shaped[ndarray, "z y x"], Float[ndarray, "4 
         image = nib.Nifti1Image.from_bytes(content)
         array = np.asanyarray(image.dataobj)
     except FileNotFoundError as error:
-        raise UnreadableVolume("file is missing") from error
+        raise VolumeError("file is missing") from error
     except (OSError, EOFError, zlib.error, ValueError, ImageFileError, HeaderDataError) as error:
-        raise UnreadableVolume(f"file is damaged ({type(error).__name__})") from error
+        raise VolumeError(f"file is damaged ({type(error).__name__})") from error
     if array.ndim != 3:
-        raise UnreadableVolume(f"file has {array.ndim} dimensions, expected 3")
+        raise VolumeError(f"file has {array.ndim} dimensions, expected 3")
     return array.T, np.asarray(image.affine, np.float64)

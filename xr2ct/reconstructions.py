@@ -47,7 +47,9 @@ def read_index(path: Path) -> Run:
             cases={entry["case"]: _reconstruction(path, entry) for entry in index["cases"]},
         )
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). Give the index.json of a reconstruction.") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}). Give the index.json of a reconstruction."
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: is not a whole {SCHEMA} index ({error!r}). Reconstruct again.") from error
 

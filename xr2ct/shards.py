@@ -12,6 +12,8 @@ from xr2ct.errors import UserError
 
 SCHEMA = "xr2ct/shard"
 MAJOR_VERSION = 1
+NOT_ANNOTATED, ABSENT, CUT, COMPLETE = range(4)  # label_status; CUT = by the field of view
+IGNORE = 255  # label of voxels that nobody may judge
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Case:
     derived_from: str  # the case it is a deformation of, "" for a CT as scanned
     affine: np.ndarray  # float64 (4, 4)
     ct_hu: np.ndarray  # int16 (z, y, x), -1024..3071
-    label: np.ndarray  # uint8 (z, y, x), index into Shard.structures, 255 = ignore
-    label_status: np.ndarray  # uint8 (class,), 0 not annotated, 1 absent, 2 cut by the field of view, 3 complete
+    label: np.ndarray  # uint8 (z, y, x), index into Shard.structures, or IGNORE
+    label_status: np.ndarray  # uint8 (class,), NOT_ANNOTATED, ABSENT, CUT or COMPLETE
     qc_flags: int
 
 

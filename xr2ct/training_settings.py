@@ -33,7 +33,7 @@ class TrainingSettings:
 
 
 def adamw(groups: list[dict], settings: TrainingSettings) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
 
 def sgd(groups: list[dict], settings: TrainingSettings) -> torch.optim.Optimizer:

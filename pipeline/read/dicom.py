@@ -25,13 +25,14 @@ def read_dicom(folder: Path) -> tuple[Hu, Float64[ndarray, "4 4"], str | None, s
     values = np.empty((len(chosen), rows, columns), np.float32)
     digests = []
     for plane, place in zip(values, places, strict=True):
-        plane[:], digest = _read_slice(place[0])
-        digests.append(digest)
-        for twin in place[1:]:
-            if not np.array_equal(plane, _read_slice(twin)[0]):
+        twins = [_read_slice(one) for one in place]
+        plane[:] = twins[0][0]
+        digests.append(min(digest for _, digest in twins))
+        for one, (pixels, _) in zip(place, twins, strict=True):
+            if not np.array_equal(plane, pixels):
                 raise CaseError(
                     "E_DICOM_DUPLICATE",
-                    f"slices number {place[0].number} and {twin.number} share a position but not their pixels",
+                    f"slices number {place[0].number} and {one.number} share a position but not their pixels",
                 )
     digest = hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
     return compact(values.transpose(2, 1, 0)), affine, chosen[0].subject, digest
@@ -44,7 +45,6 @@ def _read_slice(one: Slice) -> tuple[ndarray, str]:
         with quiet_pydicom():
             dataset = pydicom.dcmread(io.BytesIO(content), specific_tags=PIXEL_TAGS)
             pixels = dataset.pixel_array
-            tags = [dataset.get(name, None) for name in ("RescaleSlope", "RescaleIntercept")]
             padding = _padding(dataset, pixels)
     except MemoryError:
         raise
@@ -54,14 +54,24 @@ def _read_slice(one: Slice) -> tuple[ndarray, str]:
             f"the pixels of slice number {one.number} cannot be decoded: the file is incomplete, or its compression "
             "needs a plugin (pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg)",
         ) from None
-    if any(tag is None or tag == "" for tag in tags) or not np.isfinite(float(tags[0])) or not float(tags[0]):
-        raise CaseError(
-            "E_DICOM_RESCALE",
-            f"slice number {one.number} lacks a valid RescaleSlope and RescaleIntercept: no HU without",
-        )
-    hu = pixels.astype(np.float64) * float(tags[0]) + float(tags[1])
+    slope, intercept = _rescale(dataset, one.number)
+    hu = pixels.astype(np.float64) * slope + intercept
     hu[padding] = PADDING_HU
     return hu.astype(np.float32), hashlib.sha256(content).hexdigest()
+
+
+def _rescale(dataset: pydicom.Dataset, number: int) -> tuple[float, float]:
+    try:
+        slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
+        valid = np.isfinite([slope, intercept]).all() and slope != 0
+    except (AttributeError, TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise CaseError(
+            "E_DICOM_RESCALE",
+            f"slice number {number} lacks a valid RescaleSlope and RescaleIntercept: no HU without them",
+        )
+    return slope, intercept
 
 
 def _padding(dataset: pydicom.Dataset, pixels: ndarray) -> ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,10 +48,15 @@ class Slice:
 
 @contextmanager
 def quiet_pydicom():
-    """pydicom's warnings quote the values of tags, which may identify a person: they must not reach a log."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """pydicom's warnings and log records quote the values of tags, which may identify a person: none may get out."""
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
 
 
 def find_series(folder: Path) -> list[Slice]:
@@ -94,7 +100,7 @@ def _read_header(path: Path) -> Slice | None:
     try:
         with quiet_pydicom():
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=HEADER_TAGS)
-            kind = str(header.get("SOPClassUID", ""))
+            kind = str(header.get("SOPClassUID", None) or header.file_meta.get("MediaStorageSOPClassUID", ""))
             image_type = tuple(str(word).upper() for word in header.get("ImageType", None) or ())
             frames = int(header.get("NumberOfFrames", None) or 1)
             if kind == _ENHANCED_CT or (kind == _CT_IMAGE and frames > 1):

@@ -34,16 +34,16 @@ def check_hu(data: Hu) -> set[str]:
     def share(low: float, high: float) -> float:
         return float(((sample >= low) & (sample < high)).mean()) if sample.size else 0.0
 
-    soft, moderate, dense = share(-200, 300), share(300, 800), share(850, 1250)
+    soft, moderate, dense = share(-200.0, 300.0), share(300.0, 800.0), share(850.0, 1250.0)
     floor = sample.min(initial=0)
     wrong = None
     if far_below > 0.05:
         wrong = "too many different values lie below -1500 HU"
-    elif share(-1100, -50) < 0.005:
+    elif share(-1100.0, -50.0) < 0.005:
         wrong = "almost nothing lies below -50 HU (air, lung, fat)"
     elif soft < 0.05:
         wrong = "almost nothing lies between -200 and 300 HU (soft tissue)"
-    elif share(3100, np.inf) > 0.05:
+    elif share(3100.0, np.inf) > 0.05:
         wrong = "too much lies above 3100 HU"
     elif dense > max(moderate, 0.15 * (dense + soft)):
         wrong = "soft tissue seems to lie near 1050 HU, shifted by about 1024"

@@ -109,6 +109,8 @@ def _affine(header: Nifti1Header, shape: tuple[int, ...]) -> tuple[Float64[ndarr
 
 
 def _apart_voxels(one: ndarray, other: ndarray, shape: tuple[int, ...]) -> float:
+    if not np.isfinite(one).all():
+        return np.inf
     corners = np.array(np.meshgrid(*([0, size - 1] for size in shape), [1])).reshape(4, -1)
     spacing = np.linalg.norm(one[:3, :3], axis=0).min()
     return float(np.abs((one - other) @ corners).max() / max(spacing, 1e-9))

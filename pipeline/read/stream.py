@@ -71,6 +71,10 @@ class Stream:
             raise CaseError(
                 "E_TOO_LARGE", f"the header asks for {count} bytes of voxels, expected at most {_LARGEST_BYTES}"
             )
+        if not self.gzip and count > self._stored_bytes:
+            raise CaseError(
+                "E_TRUNCATED", f"the file holds {self._stored_bytes} bytes, expected {count} of voxels from the header"
+            )
         if self.gzip and count > self._stored_bytes * _LARGEST_DEFLATE_RATIO:
             raise CaseError(
                 "E_TOO_LARGE",

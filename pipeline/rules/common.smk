@@ -14,6 +14,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [workflow.basedir, os.en
 from pipeline.config import check_config
 from pipeline.errors import UserError
 from pipeline.files import read_table
+from pipeline.locks import hold_run
 from pipeline.plan import CASE_ID, make_plan
 from pipeline.shard_file import CASES_PER_SHARD
 from pipeline.versions import RESULT_VERSION
@@ -31,6 +32,9 @@ try:
     PLAN = make_plan(EXPERIMENT, Path.cwd())
 except UserError as error:
     stop(error)
+
+if workflow.is_main_process and not workflow.dryrun:
+    RUN = hold_run(Path.cwd())
 
 methods = workflow.deployment_settings.deployment_method
 if DeploymentMethod.CONDA in methods and not shutil.which("conda"):

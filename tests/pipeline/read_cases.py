@@ -27,7 +27,7 @@ def ct_phantom() -> np.ndarray:
     ct[3:22, 2:17, 1:14] = -90
     ct[4:21, 3:16, 1:14] = 45
     ct[8:12, 9:14, 1:14] = 420
-    ct = np.rint(ct + noise).astype(np.int16)
+    ct = np.rint(ct + noise).clip(-1024).astype(np.int16)
     for value, index in MARKS.items():
         ct[index] = value
     return ct

@@ -32,7 +32,10 @@ def test_good_cases_go_on_and_bad_ones_are_listed_with_their_reason(tmp_path):
     paths = [record(tmp_path, "b"), bad(tmp_path, "c"), record(tmp_path, "a", label_status=[0, 0, 0])]
     gather(paths, tmp_path / "out", max_quarantine_fraction=0.05)
     cases = read_table(tmp_path / "out/cases.tsv")
-    assert [(row["case"], row["labelled"], row["flags"]) for row in cases] == [("a", "0", "SHEARED"), ("b", "1", "SHEARED")]
+    assert [(row["case"], row["labelled"], row["flags"]) for row in cases] == [
+        ("a", "0", "SHEARED"),
+        ("b", "1", "SHEARED"),
+    ]
     (row,) = read_table(tmp_path / "out/quarantine.tsv")
     assert row == {"case": "c", "dataset": "d", "stage": "ingest", "code": "E_GZIP_CRC", "reason": "the file is broken"}
 

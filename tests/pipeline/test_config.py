@@ -38,9 +38,15 @@ def test_the_demo_config_is_valid_and_gets_its_defaults():
         (changed("grid", "spacing", value=3), r"key 'spacing' at grid .* nearest valid key is 'spacing_mm'"),
         (changed("simulators", "cone", "sid_mm", value=3), r"'sid_mm' at simulators.cone .* 'sdd_mm'|'sod_mm'"),
         (changed("derive", 0, "famly", value=3), r"'famly' at derive.0 .* 'family'"),
-        (changed("grid", "shape", value="128"), r"grid.shape is '128'; expected a value of type integer. Voxels per side"),
+        (
+            changed("grid", "shape", value="128"),
+            r"grid.shape is '128'; expected a value of type integer. Voxels per side",
+        ),
         (changed("grid", "spacing_mm", value=-1), r"grid.spacing_mm is -1; expected exclusiveMinimum 0"),
-        (changed("runs", "spider", "simulator", value="conic"), r"runs.spider.simulator is 'conic'; expected .*parallel"),
+        (
+            changed("runs", "spider", "simulator", value="conic"),
+            r"runs.spider.simulator is 'conic'; expected .*parallel",
+        ),
         (changed("runs", "spider", "model", value="spyder"), r"runs.spider.model is 'spyder'; expected one of: mean"),
         (changed("window_hu", value=[500, -1000]), r"window_hu is \[500, -1000\]; expected the lower bound first"),
         (changed("cohort", 0, "source", value="folder"), r"cohort.0 has no 'csv'; source 'folder' needs it"),
@@ -75,5 +81,7 @@ def test_every_key_is_used_by_the_workflow():
         text = (ROOT / whole[path[0]]).read_text() if path[0] in whole else code
         if path[0] == "simulators" and key in ("name", "alpha_deg", "beta_deg"):
             text = (ROOT / "pipeline/geometry.py").read_text()
-        pattern = rf"\b{key}:" if path[0] in whole and key not in ("name", "alpha_deg", "beta_deg") else rf"[\"']{key}[\"']"
+        pattern = (
+            rf"\b{key}:" if path[0] in whole and key not in ("name", "alpha_deg", "beta_deg") else rf"[\"']{key}[\"']"
+        )
         assert re.search(pattern, text), f"config key {'.'.join(path)} is described but never used"

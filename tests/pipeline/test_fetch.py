@@ -95,7 +95,9 @@ def test_a_users_file_is_recorded_where_it_lies(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["case.json"]
 
 
-@pytest.mark.parametrize(("ct", "label", "what"), [("gone.nii", "", "CT"), ("", "", "CT"), ("here.nii", "gone.nii", "label")])
+@pytest.mark.parametrize(
+    ("ct", "label", "what"), [("gone.nii", "", "CT"), ("", "", "CT"), ("here.nii", "gone.nii", "label")]
+)
 def test_missing_files_set_the_case_aside(tmp_path, ct, label, what):
     (tmp_path / "here.nii").write_bytes(b"x")
     names = {"ct": str(tmp_path / ct) if ct else "", "label": str(tmp_path / label) if label else ""}

@@ -83,7 +83,9 @@ def test_pixels_project_onto_themselves_and_the_source_onto_nothing(make, view):
 
 def test_oblique_views_turn_towards_the_named_ones():
     half_way = parallel({"name": "LAO", "alpha_deg": 45.0, "beta_deg": 0.0})
-    np.testing.assert_allclose(half_way.source_mm[:3], (parallel("PA").source_mm + parallel("LAT").source_mm)[:3] / 2**0.5)
+    np.testing.assert_allclose(
+        half_way.source_mm[:3], (parallel("PA").source_mm + parallel("LAT").source_mm)[:3] / 2**0.5
+    )
     cranial = parallel({"name": "up", "alpha_deg": 0.0, "beta_deg": 30.0})
     np.testing.assert_allclose(cranial.source_mm[:3], [0, np.cos(np.pi / 6), 0.5])
 

@@ -106,7 +106,7 @@ def test_linear_and_the_same_in_a_moved_world(beam, backend):
 def test_backends_of_one_beam_agree(alpha_deg):
     affine, centre = grid((20, 24, 28), (3.0, 3.0, 3.0), (-40.0, 20.0, 7.0))
     z, y, x = np.indices((20, 24, 28))
-    mu = 0.02 * np.exp(-((x - 11) / 5) ** 2 - ((y - 14) / 4) ** 2 - ((z - 8) / 6) ** 2)
+    mu = 0.02 * np.exp(-(((x - 11) / 5) ** 2) - ((y - 14) / 4) ** 2 - ((z - 8) / 6) ** 2)
     view = view_of({"name": "any", "alpha_deg": alpha_deg}, centre, "parallel", shape=(26, 34), pixel_mm=3.0)
     reference = get_projector("parallel", "trilinear")(mu, affine, view)
     for backend in PROJECTORS["parallel"]:
