@@ -17,7 +17,10 @@ COLOURS = (
     *("#4c9be8", "#7fc8f8", "#e4572e", "#f3a712", "#8ee3c8", "#e8d3a2", "#b07aa1", "#f28e8b", "#6ab04c", "#d88c4a"),
     *("#c44e8a", "#9c6b3c", "#7a77d6", "#55c1b8", "#d4d15a", "#f7a8c4", "#5e8c6a", "#a9c2ff", "#ff7f50", "#c9b1e8"),
 )
-ERROR_STOPS = ((-1.0, (120, 190, 255)), (-0.5, (30, 90, 190)), (0.0, (12, 12, 14)), (0.5, (190, 60, 25)), (1.0, (255, 200, 110)))
+ERROR_STOPS = (
+    *((-1.0, (120, 190, 255)), (-0.5, (30, 90, 190)), (0.0, (12, 12, 14))),
+    *((0.5, (190, 60, 25)), (1.0, (255, 200, 110))),
+)
 
 
 def colour(value: int) -> str:
@@ -38,12 +41,10 @@ def radiograph(line_integral: Float[ndarray, "v u"]) -> Image.Image:
 
 def labels(values: UInt8[ndarray, "rows columns"]) -> Image.Image:
     """Translucent colours to lay over a CT slice; background and ignored voxels are clear."""
-    image = Image.fromarray(values).convert("P")
-    image.putdata(values.ravel())
     palette = np.zeros((256, 3), np.uint8)
     for value in range(1, IGNORE):
         palette[value] = _rgb(colour(value))
-    image.putpalette(palette.tobytes())
+    image = _indexed(values, palette)
     image.info["transparency"] = bytes(0 if value in (0, IGNORE) else LABEL_ALPHA for value in range(256))
     return image
 
@@ -51,12 +52,15 @@ def labels(values: UInt8[ndarray, "rows columns"]) -> Image.Image:
 def error_map(difference_hu: Float[ndarray, "rows columns"]) -> Image.Image:
     """Reconstruction minus truth: blue too low, black equal, orange too high; saturates at +-ERROR_HU."""
     unit = np.clip(difference_hu / ERROR_HU, -1, 1)
-    image = Image.fromarray(np.rint((unit + 1) / 2 * 255).astype(np.uint8)).convert("P")
-    image.putdata(np.rint((unit + 1) / 2 * 255).astype(np.uint8).ravel())
     at = np.linspace(-1, 1, 256)
     stops = [stop for stop, _ in ERROR_STOPS]
     palette = np.stack([np.interp(at, stops, [rgb[c] for _, rgb in ERROR_STOPS]) for c in range(3)], axis=1)
-    image.putpalette(np.rint(palette).astype(np.uint8).tobytes())
+    return _indexed(np.rint((unit + 1) / 2 * 255).astype(np.uint8), np.rint(palette).astype(np.uint8))
+
+
+def _indexed(values: UInt8[ndarray, "rows columns"], palette: UInt8[ndarray, "256 3"]) -> Image.Image:
+    image = Image.frombytes("P", values.shape[::-1], values.tobytes())
+    image.putpalette(palette.tobytes())
     return image
 
 
@@ -67,7 +71,7 @@ def data_uri(image: Image.Image) -> str:
 
 def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True, **({"transparency": image.info["transparency"]} if "transparency" in image.info else {}))
+    image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

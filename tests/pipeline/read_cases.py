@@ -1,4 +1,4 @@
-"""A CT that cannot be mistaken for its mirror image, and what every refusal must look like. Shared by the reader tests."""
+"""A CT that cannot be mistaken for its mirror image, and what every refusal must look like: for the reader tests."""
 
 from __future__ import annotations
 

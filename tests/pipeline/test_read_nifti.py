@@ -467,7 +467,7 @@ def test_a_disk_fault_is_not_the_case_s_fault(tmp_path, monkeypatch):
 
 
 def test_any_header_damage_ends_in_a_reason_or_a_volume(tmp_path):
-    """400 random bytes of the header fields that matter: nothing but CaseError comes out, and nothing is slow or large."""
+    """400 random bytes of the header fields that matter: nothing but CaseError comes out."""
     good = nifti_bytes()
     rng = np.random.default_rng(7)
     used = [*range(4), *range(40, 56), *range(70, 74), *range(76, 124), *range(252, 352)]
