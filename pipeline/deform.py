@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int16, UInt8
 from numpy import ndarray
-from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+from scipy.interpolate import make_interp_spline
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from pipeline.resample import HU_RANGE, PADDING_HU
 
@@ -47,8 +48,7 @@ def random_deformation(
     whole = np.einsum("ab,bzyx->azyx", _random_linear(rng, strength) - np.eye(3), centred)
     whole += rng.uniform(-strength.max_shift_mm, strength.max_shift_mm, 3)[:, None, None, None]
 
-    knots = [max(4, int(np.ceil(size * spacing_mm / strength.control_spacing_mm)) + 1) for size in shape]
-    elastic = np.stack([_fit(zoom(rng.normal(size=knots), np.divide(shape, knots), order=3), shape) for _ in range(3)])
+    elastic = np.stack([_smooth_noise(rng, shape, spacing_mm, strength.control_spacing_mm) for _ in range(3)])
     elastic *= strength.max_displacement_mm * rng.uniform(0.5, 1.0) / np.linalg.norm(elastic, axis=0).max()
     while (jacobian := min_jacobian(whole + elastic, spacing_mm)) <= 0.2:
         elastic *= 0.5
@@ -56,8 +56,16 @@ def random_deformation(
     return Deformation(total, float(np.linalg.norm(total, axis=0).max()), jacobian)
 
 
-def _fit(field: ndarray, shape: tuple[int, int, int]) -> ndarray:
-    return field[tuple(slice(0, size) for size in shape)]
+def _smooth_noise(
+    rng: np.random.Generator, shape: tuple[int, int, int], spacing_mm: float, control_spacing_mm: float
+) -> Float[ndarray, "z y x"]:
+    """Normal noise on a coarse grid of control points, interpolated by cubic splines along each axis in turn."""
+    counts = [max(4, int(np.ceil(size * spacing_mm / control_spacing_mm)) + 1) for size in shape]
+    field = rng.normal(size=counts)
+    for size, count in zip(shape, counts, strict=True):
+        weights = make_interp_spline(np.linspace(0, size - 1, count), np.eye(count), k=3)(np.arange(size))
+        field = np.tensordot(field, weights, axes=(0, 1))  # the new axis comes last, so three turns restore the order
+    return field
 
 
 def _random_linear(rng: np.random.Generator, strength: Strength) -> Float[ndarray, "3 3"]:

@@ -66,6 +66,9 @@ class Shard:
     def case_id(self, i: int) -> str:
         return self._read("case/id", i)
 
+    def subject_key(self, i: int) -> str:
+        return self._read("case/subject_key", i)
+
     def case(self, i: int) -> Case:
         case = {name: self._read(f"case/{name}", i) for name in ("id", "subject_key", "derived_from", "affine")}
         return Case(

@@ -38,6 +38,8 @@ def test_a_bright_voxel_lies_where_the_stored_matrix_says_in_every_view(simulato
         np.testing.assert_allclose(centre_of_mass(xray.image[number]), (u / w, v / w), atol=0.15)
         origin, step_v, step_u = xray.detector_mm[number]
         at_detector = origin + v / w * step_v + u / w * step_u
+        back = xray.projection[number] @ np.append(at_detector, 1.0)
+        np.testing.assert_allclose(back[:2] / back[2], (u / w, v / w), atol=1e-9)
         distance = 1.0
         if simulator.beam == "cone":
             source = xray.source_mm[number, :3]

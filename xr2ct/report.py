@@ -1,0 +1,232 @@
+"""One self-contained HTML page of an experiment, and its summary table."""
+
+import json
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from tqdm import tqdm
+
+from xr2ct import pictures
+from xr2ct.curves import HEIGHT, WIDTH, read_curve
+from xr2ct.errors import UserError
+from xr2ct.files import publish
+from xr2ct.gallery import CasePictures, case_pictures
+from xr2ct.poster import write_poster
+from xr2ct.reconstructions import Run, read_index
+from xr2ct.shards import Shard, open_shards
+from xr2ct.summary import (
+    ALL_STRUCTURES,
+    SHOWN,
+    SPLITS,
+    Summary,
+    format_table,
+    read_scores,
+    summarize,
+    table,
+    write_summary,
+)
+
+PICTURED_PER_SPLIT = 8
+PACKAGES = ("xr2ct", "numpy", "scipy", "h5py", "nibabel", "torch", "pillow", "jinja2")
+
+
+def report(
+    *,
+    shards: Sequence[Path],
+    evaluations: Sequence[Path],
+    reconstructions: Sequence[Path],
+    training: Sequence[Path] = (),
+    cohort: Path | None = None,
+    cases_open: int = 3,
+    picture: Path | None = None,
+    out: Path,
+) -> str:
+    """Write the page, summary.csv beside it and, if asked for, one picture; the summary as an aligned text table."""
+    opened = sorted(open_shards(shards), key=lambda shard: _rank(shard.attrs["split"]))
+    runs = [read_index(path) for path in reconstructions]
+    scores = read_scores(evaluations)
+    summaries = summarize(scores)
+    lines = table(summaries)
+    page = {
+        "title": _experiment_name(opened),
+        "lines": lines,
+        "shown": SHOWN,
+        "splits": SPLITS,
+        "structure_tables": structure_tables(summaries),
+        "groups": _gallery(opened, runs, cases_open),
+        "scores": _scores_by_case(scores),
+        "sources": _sources(opened),
+        "simulators": _simulators(opened),
+        "structures": _structures(opened),
+        "runs": runs,
+        "curves": [read_curve(path) for path in training],
+        "chart_size": (WIDTH, HEIGHT),
+        "cohort": _table_rows(cohort / "cases.tsv") if cohort else None,
+        "quarantine": _table_rows(cohort / "quarantine.tsv") if cohort else None,
+        "versions": _versions(opened),
+        "metrics": list(dict.fromkeys((summary.metric, summary.unit) for summary in summaries)),
+        "display_hu": pictures.DISPLAY_HU,
+        "error_hu": pictures.ERROR_HU,
+        "error_gradient": pictures.error_gradient(),
+    }
+    with publish(out) as temporary:
+        temporary.write_text(render(page), encoding="utf-8")
+    write_summary(out.with_name("summary.csv"), summaries)
+    if picture:
+        write_poster(picture, opened[0], runs)
+    return format_table(lines)
+
+
+def render(page: dict[str, Any]) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = lambda value, digits: "–" if math.isnan(value) else f"{value:.{digits}f}"
+    template = files("xr2ct").joinpath("report.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(page)
+
+
+def _rank(split: str) -> int:
+    return list(SPLITS).index(split) if split in SPLITS else len(SPLITS)
+
+
+def _experiment_name(shards: Sequence[Shard]) -> str:
+    try:
+        names = {str(json.loads(shard.attrs["config_json"])["name"]) for shard in shards}
+    except (KeyError, TypeError, ValueError):  # another project's shards need not name theirs
+        return ""
+    return names.pop() if len(names) == 1 else ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cases of one split: some open, some folded, and how many are not pictured."""
+
+    split: str
+    open: list[CasePictures]
+    folded: list[CasePictures]
+    n_without_pictures: int
+
+
+def _gallery(shards: Sequence[Shard], runs: Sequence[Run], cases_open: int) -> list[Group]:
+    places: dict[str, list[tuple[Shard, int]]] = {}
+    for shard in shards:
+        places.setdefault(shard.attrs["split"], []).extend((shard, i) for i in range(len(shard)))
+    shown = {split: members[: max(PICTURED_PER_SPLIT, cases_open)] for split, members in places.items()}
+    bar = tqdm(total=sum(map(len, shown.values())), desc="report", unit="case")
+    groups = []
+    for split, members in shown.items():
+        made = []
+        for shard, i in members:
+            made.append(case_pictures(shard, i, runs))
+            bar.update()
+        groups.append(Group(split, made[:cases_open], made[cases_open:], len(places[split]) - len(members)))
+    bar.close()
+    return groups
+
+
+def _scores_by_case(scores: Sequence[dict[str, str]]) -> dict[tuple[str, str], dict[str, float]]:
+    """(case, run) -> metric family -> value, structures as their mean."""
+    collected: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in scores:
+        family = row["metric"].split("_")[0]
+        collected.setdefault((row["case"], row["model"]), {}).setdefault(family, []).append(float(row["value"]))
+    return {
+        key: {family: float(np.mean(kept)) for family, values in found.items() if (kept := _numbers(values))}
+        for key, found in collected.items()
+    }
+
+
+def _numbers(values: Sequence[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
+
+
+@dataclass(frozen=True)
+class StructureTable:
+    """Dice and HD95 of one split: per structure the summaries of each run, by metric."""
+
+    split: str
+    runs: list[str]
+    rows: list[tuple[str, list[dict[str, Summary]]]]
+
+
+def structure_tables(summaries: Sequence[Summary]) -> list[StructureTable]:
+    """One table per split, of the runs that predict structures there."""
+    found: dict[str, dict[str, dict[str, dict[str, Summary]]]] = {}
+    for summary in summaries:
+        if summary.structure not in ("", ALL_STRUCTURES):
+            by_run = found.setdefault(summary.split, {}).setdefault(summary.model, {})
+            by_run.setdefault(summary.structure, {})[summary.metric] = summary
+    tables = []
+    for split, by_run in found.items():
+        kept = {run: rows for run, rows in by_run.items() if any(pair["dice"].n_cases for pair in rows.values())}
+        structures = list(dict.fromkeys(name for rows in kept.values() for name in rows))
+        rows = [(name, [by_structure.get(name, {}) for by_structure in kept.values()]) for name in structures]
+        if rows:
+            tables.append(StructureTable(split, list(kept), rows))
+    return tables
+
+
+def _sources(shards: Sequence[Shard]) -> list[dict[str, Any]]:
+    """Per data set what the licence asks to be shown, and its cases and patients per split."""
+    sources: dict[str, dict[str, Any]] = {}
+    for shard in shards:
+        source = sources.setdefault(shard.attrs["dataset"], {"counts": {}, **shard.attrs})
+        patients, ids = source["counts"].setdefault(shard.attrs["split"], (set(), set()))
+        patients.update(shard.subject_key(i) for i in range(len(shard)))
+        ids.update(shard.case_id(i) for i in range(len(shard)))
+    return list(sources.values())
+
+
+def _simulators(shards: Sequence[Shard]) -> list[dict[str, Any]]:
+    """Geometry from the matrices of the first case, physics from the attributes."""
+    simulators: dict[str, dict[str, Any]] = {}
+    for shard in shards:
+        for name in shard.simulators:
+            if name in simulators or not len(shard):
+                continue
+            xray = shard.xray(0, name)
+            origin, step_v, step_u = xray.detector_mm[0]
+            normal = np.cross(step_u, step_v) / np.linalg.norm(np.cross(step_u, step_v))
+            source = xray.source_mm[0]
+            rows, columns = xray.image.shape[1:]
+            simulators[name] = {
+                "name": name,
+                "views": xray.views,
+                "detector": f"{rows} x {columns} pixels of {np.linalg.norm(step_v):.3g} x {np.linalg.norm(step_u):.3g} mm",
+                "source": f"focal spot {abs(normal @ (source[:3] - origin)):.0f} mm from the detector"
+                if source[3]
+                else "parallel rays",
+                "attrs": xray.attrs,
+            }
+    return list(simulators.values())
+
+
+def _structures(shards: Sequence[Shard]) -> list[tuple[str, str]]:
+    names = dict.fromkeys(shard.structures for shard in shards)
+    return [(name, pictures.colour(value)) for value, name in list(enumerate(next(iter(names))))[1:]]
+
+
+def _table_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a tab-separated table of the cohort."""
+    try:
+        header, *lines = path.read_text(encoding="utf-8").splitlines()
+        return [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Expected the table of the cohort stage.") from error
+
+
+def _versions(shards: Sequence[Shard]) -> list[tuple[str, str]]:
+    found = [("Python", platform.python_version())]
+    for package in PACKAGES:
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            found.append((package, "not installed"))
+    return [*found, ("shards by", ", ".join(sorted({shard.attrs["generator"] for shard in shards})))]
