@@ -1,7 +1,5 @@
 """The cases of a training run as one sequence, checked to fit together and kept in memory while they fit."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

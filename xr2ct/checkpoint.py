@@ -1,7 +1,5 @@
 """Checkpoints: tensors and JSON-able values in one file, its sha256 beside it, checked before anything is unpacked."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import pickle
@@ -38,7 +36,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint on the CPU; a missing, altered or foreign file is a UserError."""
     if not path.is_file():
-        raise UserError(f"{path}: there is no checkpoint; expected the model.pt of a training. Run `xr2ct train` first.")
+        raise UserError(f"{path}: there is no such checkpoint; expected the model.pt of `xr2ct train`. Train first.")
     payload, digests = path.read_bytes(), _digests(path)
     if not digests:
         raise UserError(f"{path}: {sidecar(path).name} is missing; expected its sha256 beside it. Copy both files.")
@@ -49,7 +47,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         schema, version = content["schema"], content["schema_version"]
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
-        raise UserError(f"{path}: not a checkpoint of xr2ct; expected the model.pt of a training. Give another.") from error
+        raise UserError(f"{path}: not a checkpoint; expected the model.pt of `xr2ct train`. Give another.") from error
     if schema != SCHEMA or version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
         raise UserError(f"{path}: schema is {schema} {version}, expected {SCHEMA} {SCHEMA_VERSION}. Train it again.")
     return content

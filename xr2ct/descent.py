@@ -1,7 +1,5 @@
 """The training loop: every step is a function of (seed, step), every stop can be resumed to the same end."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence
@@ -117,5 +115,5 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def not_finite(what: str, out: Path) -> str:
-    kept = f"The last good state is {out / RESUME}. " if (out / RESUME).exists() else ""
-    return f"{what}; expected a finite number. {kept}Lower learning_rate or set clip, and remove {RESUME} to start afresh."
+    kept = f" and remove {out / RESUME} (the last good state)" if (out / RESUME).exists() else ""
+    return f"{what}; expected a finite number. Lower learning_rate or set clip{kept} to start afresh."

@@ -1,7 +1,5 @@
 """Where tensors live."""
 
-from __future__ import annotations
-
 import torch
 
 from xr2ct.errors import UserError

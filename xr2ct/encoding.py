@@ -1,14 +1,12 @@
 """Multiresolution hash grid (Instant-NGP; SPIDER eq. 13-16) with tiny-cuda-nn's parameter layout and arithmetic."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 PRIMES = (1, 2654435761, 805459861)  # for x, y, z
 INITIAL_RANGE = 1e-4
@@ -41,8 +39,10 @@ def make_levels(n_levels: int, coarsest: int, finest: int, log2_entries: int) ->
     return tuple(levels)
 
 
-def row_of_vertex(level: Level, x: Int[Tensor, "*p"], y: Int[Tensor, "*#p"], z: Int[Tensor, "*#p"]) -> Int[Tensor, "..."]:
-    """Table row within the level of a grid vertex (eq. 14): dense x + y R + z R^2, else XOR of uint32 products."""
+def row_of_vertex(
+    level: Level, x: Int[Tensor, "..."], y: Int[Tensor, "..."], z: Int[Tensor, "..."]
+) -> Int[Tensor, "..."]:
+    """Table row in the level of vertices, broadcast (eq. 14): dense x + y R + z R^2, else XOR of uint32 products."""
     if level.dense:
         return (x + y * level.resolution + z * level.resolution**2) % level.entries
     hashed = [(axis * prime) & 0xFFFFFFFF for axis, prime in zip((x, y, z), PRIMES, strict=True)]
@@ -50,7 +50,7 @@ def row_of_vertex(level: Level, x: Int[Tensor, "*p"], y: Int[Tensor, "*#p"], z: 
 
 
 class HashGrid(nn.Module):
-    """Coordinates in [0, 1] -> L * F features, level-major; one flat parameter, row r of the table at [r F, r F + F)."""
+    """Coordinates in [0, 1] -> L * F features, level-major; table row r is [r F, r F + F) of one flat parameter."""
 
     def __init__(self, levels: tuple[Level, ...], features: int):
         super().__init__()
@@ -73,7 +73,7 @@ class HashGrid(nn.Module):
                 step = torch.tensor([number & 1, number >> 1 & 1, number >> 2 & 1], device=points.device)
                 weight = torch.where(step.bool(), fraction, 1 - fraction).prod(dim=1, keepdim=True)
                 row = row_of_vertex(level, *(corner.long() + step).unbind(dim=1))
-                total = total + weight * F.embedding(row, table)
+                total = total + weight * functional.embedding(row, table)
             encoded.append(total)
         return torch.cat(encoded, dim=1)
 
@@ -86,7 +86,7 @@ class HashGrid(nn.Module):
         for level, table in zip(self.levels, self.tables(), strict=True):
             (vz, wz), (vy, wy), (vx, wx) = (interpolation(axis.cpu(), level, table) for axis in (z, y, x))
             row = row_of_vertex(level, vx, vy[:, None], vz[:, None, None])
-            value = (wz @ F.embedding(row, table).flatten(1)).view(len(z), len(vy), -1)
+            value = (wz @ functional.embedding(row, table).flatten(1)).view(len(z), len(vy), -1)
             value = (wy @ value).view(len(z), len(y), len(vx), -1)
             encoded.append(wx @ value)
         return torch.cat(encoded, dim=-1)
@@ -95,7 +95,7 @@ class HashGrid(nn.Module):
 def interpolation(
     coordinate: Float[Tensor, "n"], level: Level, like: Tensor
 ) -> tuple[Int[Tensor, "vertices"], Float[Tensor, "n vertices"]]:
-    """The vertices that coordinates along one axis touch and the linear weights, on the device and in the type of `like`."""
+    """The vertices that coordinates along one axis touch and the linear weights, with dtype and device of `like`."""
     position = coordinate.double() * level.scale + 0.5
     corner = position.floor()
     vertices = torch.cat([corner, corner + 1]).unique().long()

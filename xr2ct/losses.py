@@ -1,7 +1,5 @@
 """The terms of SPIDER's objective (eq. 24-26) for cases annotated for different structures."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor

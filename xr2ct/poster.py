@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Real
+from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
 from xr2ct import pictures
 from xr2ct.files import publish
-from xr2ct.gallery import hang, load_run
+from xr2ct.gallery import Hanging, hang, load_run
 from xr2ct.nifti import VolumeError
 from xr2ct.planes import PLANES, Edges, cut, cut_aspect, cut_edges, xray_edges
 from xr2ct.reconstructions import Run
@@ -20,7 +22,7 @@ PAPER, INK, SOFT = (255, 255, 255), (30, 34, 40), (105, 112, 122)
 
 
 def write_poster(path: Path, shard: Shard, runs: Sequence[Run]) -> None:
-    """PNG of the first case of `shard`: X-rays of the last run's simulator, coronal and sagittal slices of every run."""
+    """PNG of the first case of `shard`: X-rays by the last run's simulator, coronal and sagittal slices of all runs."""
     hanging = hang(shard.case(0))
     columns = [_xray_column(shard, runs), ("true CT", _cuts(hanging, hanging.ct_hu))]
     for run in runs:
@@ -57,7 +59,7 @@ def _xray_column(shard: Shard, runs: Sequence[Run]) -> tuple[str, list[Image.Ima
     return f"X-rays ({simulator})", tiles
 
 
-def _cuts(hanging, ct_hu) -> list[Image.Image]:
+def _cuts(hanging: Hanging, ct_hu: Real[ndarray, "x y z"]) -> list[Image.Image]:
     tiles = []
     for plane in PLANES[1:]:
         values = cut(ct_hu, plane, hanging.at)

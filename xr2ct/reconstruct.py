@@ -1,7 +1,5 @@
 """Reconstruct every case of some shards with a trained model: CT and structures as NIfTI, index.json last."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import time
@@ -54,7 +52,7 @@ def reconstruct(
     for example in tqdm(cases, desc="reconstruct", unit="case"):
         case = example.case
         if any(row["case"] == case.id for row in rows):
-            raise UserError(f"case {case.id} occurs twice in the shards; expected every case once. Give each shard once.")
+            raise UserError(f"case {case.id} occurs twice; expected every case once. Give each shard once.")
         began = time.perf_counter()
         prediction = model.predict(example.xray, case.affine)
         seconds = time.perf_counter() - began

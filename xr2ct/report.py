@@ -35,6 +35,7 @@ from xr2ct.summary import (
 )
 
 PICTURED_PER_SPLIT = 8
+NO_NUMBER = "\N{EN DASH}"
 PACKAGES = ("xr2ct", "numpy", "scipy", "h5py", "nibabel", "torch", "pillow", "jinja2")
 
 
@@ -87,7 +88,7 @@ def report(
 
 def render(page: dict[str, Any]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = lambda value, digits: "–" if math.isnan(value) else f"{value:.{digits}f}"
+    environment.filters["number"] = lambda value, digits: NO_NUMBER if math.isnan(value) else f"{value:.{digits}f}"
     template = files("xr2ct").joinpath("report.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(page)
 
@@ -199,13 +200,17 @@ def _simulators(shards: Sequence[Shard]) -> list[dict[str, Any]]:
             simulators[name] = {
                 "name": name,
                 "views": xray.views,
-                "detector": f"{rows} x {columns} pixels of {np.linalg.norm(step_v):.3g} x {np.linalg.norm(step_u):.3g} mm",
+                "detector": f"{rows} x {columns} pixels of {_length(step_v)} x {_length(step_u)} mm",
                 "source": f"focal spot {abs(normal @ (source[:3] - origin)):.0f} mm from the detector"
                 if source[3]
                 else "parallel rays",
                 "attrs": xray.attrs,
             }
     return list(simulators.values())
+
+
+def _length(step: np.ndarray) -> str:
+    return f"{np.linalg.norm(step):.3g}"
 
 
 def _structures(shards: Sequence[Shard]) -> list[tuple[str, str]]:

@@ -1,15 +1,13 @@
 """Where voxels appear in the X-rays and what the feature maps say there (SPIDER eq. 11-12), for any beam."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
+from torch.nn import functional
 
 SAME_PIXEL = 1e-3  # px; a step along a lattice axis that moves the shadow less than this is along the ray
 
@@ -59,7 +57,7 @@ def slabs(shape: tuple[int, ...], thickness: int) -> list[Lattice]:
     return [Lattice(z[start : start + thickness], y, x, shape) for start in range(0, shape[0], thickness)]
 
 
-def voxel_to_pixel(projection: Float[ndarray, "*view 3 4"], affine: Float[ndarray, "4 4"]) -> Float[ndarray, "*view 3 4"]:
+def voxel_to_pixel(projection: Float[ndarray, "view 3 4"], affine: Float[ndarray, "4 4"]) -> Float[ndarray, "view 3 4"]:
     """World matrices (mm -> pixel) turned into lattice matrices: index (x, y, z, 1) -> pixel (u, v, 1) * w."""
     return projection @ affine
 
@@ -72,8 +70,8 @@ def pixels_of(matrix: Float[Tensor, "case 3 4"], lattice: Lattice) -> Float[Tens
     z, y, x = (torch.from_numpy(axis).to(matrix) for axis in lattice.axes)
     reach = matrix[:, :, :3].abs().amax(dim=(0, 1)) * torch.tensor(lattice.shape[::-1]).to(matrix)
     x, y, z = (axis[:1] if still else axis for axis, still in zip((x, y, z), reach < SAME_PIXEL, strict=True))
-    columns = matrix[:, :, None, None, None, :]
-    homogeneous = columns[..., 0] * x + columns[..., 1] * y[:, None] + columns[..., 2] * z[:, None, None] + columns[..., 3]
+    along_x, along_y, along_z, at_zero = matrix[:, :, None, None, None, :].unbind(-1)
+    homogeneous = along_x * x + along_y * y[:, None] + along_z * z[:, None, None] + at_zero
     return (homogeneous[:, :2] / homogeneous[:, 2:]).movedim(1, -1)
 
 
@@ -84,5 +82,5 @@ def read_bilinear(
     rows, columns = image.shape[2:]
     half = torch.tensor([max(columns - 1, 1), max(rows - 1, 1)]).to(pixels) / 2
     grid = (pixels / half - 1).to(image.dtype)
-    flat = F.grid_sample(image, grid.flatten(1, 2), mode="bilinear", padding_mode="zeros", align_corners=True)
+    flat = functional.grid_sample(image, grid.flatten(1, 2), mode="bilinear", padding_mode="zeros", align_corners=True)
     return flat.movedim(1, -1).unflatten(1, grid.shape[1:3])

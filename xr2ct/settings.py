@@ -1,7 +1,5 @@
 """Settings given as JSON become a frozen dataclass; what it does not know is refused with the nearest match."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from difflib import get_close_matches
@@ -21,7 +19,9 @@ def unknown(kind: str, value: str, valid: Iterable[str]) -> UserError:
     return UserError(f"{kind} {value!r} is not known; expected one of: {', '.join(valid) or 'none'}.{hint}")
 
 
-def parse_settings(given: Mapping[str, Any], kind: type[Settings], presets: Mapping[str, dict[str, Any]], owner: str) -> Settings:
+def parse_settings(
+    given: Mapping[str, Any], kind: type[Settings], presets: Mapping[str, dict[str, Any]], owner: str
+) -> Settings:
     """Defaults of the dataclass `kind`, then the preset named by "preset", then the keys given."""
     given = dict(given)
     name = given.pop(PRESET, None)

@@ -1,7 +1,5 @@
 """Stopping cleanly: a cluster's SIGTERM and a user's Ctrl-C end a training at the next safe point."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

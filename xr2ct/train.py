@@ -1,7 +1,5 @@
 """Train one model on shards: out/model.pt with its sha256, and out/train.csv."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,9 +69,7 @@ def train(
     net.prepare(tqdm(cases, desc="prepare", unit="case"))
     net.to(where)
     if isinstance(chosen, TrainingSettings):
-        log = descend(
-            net, chosen, task=task, cases=cases, watch=watched, out=out, identity=identity, seed=seed
-        )
+        log = descend(net, chosen, task=task, cases=cases, watch=watched, out=out, identity=identity, seed=seed)
     else:
         log = TrainingLog()
         log.close_row(step=0, seconds=0.0, **watch_scores(net, watched, task))
@@ -114,5 +110,3 @@ def build_trained(content: Mapping[str, Any]) -> tuple[Model, Task]:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-

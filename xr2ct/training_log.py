@@ -1,7 +1,5 @@
 """train.csv: one row per `log_steps`, rewritten whole, so that a resumed run continues exactly where it stood."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Sequence
@@ -12,6 +10,9 @@ import numpy as np
 
 from xr2ct.cases import Example, Task
 from xr2ct.files import publish
+from xr2ct.metrics.dice import dice
+from xr2ct.metrics.psnr import psnr
+from xr2ct.metrics.window import Window
 from xr2ct.models.model import Model
 
 COLUMNS = (
@@ -63,17 +64,13 @@ def watch_scores(model: Model, examples: Sequence[Example], task: Task) -> dict[
 
     A glance at the training, not the evaluation: structures a case does not show are left out of its mean.
     """
-    psnr, dice = [], []
-    low, high = task.window_hu
+    psnrs, dices = [], []
+    window = Window(*task.window_hu)
     for example in examples:
         prediction = model.predict(example.xray, example.case.affine)
-        error = prediction.ct_hu.clip(low, high).astype(np.float32) - example.case.ct_hu.clip(low, high)
-        psnr.append(20 * np.log10((high - low) / max(float(np.sqrt((error**2).mean())), 1e-6)))
-        if prediction.label is None:
-            continue
-        for value in range(1, len(task.structures)):
-            truth, found = example.case.label == value, prediction.label == value
-            if example.case.label_status[value] and truth.any():
-                dice.append(2 * (truth & found).sum() / (truth.sum() + found.sum()))
-    means = {"watch_psnr_db": psnr, "watch_dice": dice}
+        psnrs.append(psnr(*map(window.to_unit, (example.case.ct_hu, prediction.ct_hu)), data_range=1.0))
+        for value in np.flatnonzero(example.case.label_status) if prediction.label is not None else ():
+            if value and (example.case.label == value).any():
+                dices.append(dice(example.case.label == value, prediction.label == value))
+    means = {"watch_psnr_db": psnrs, "watch_dice": dices}
     return {name: float(np.mean(values)) for name, values in means.items() if values}

@@ -1,7 +1,5 @@
 """How a model descends its loss: the settings every trained model shares, and the learning rate they mean."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

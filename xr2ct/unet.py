@@ -1,14 +1,12 @@
 """The 2-D UNet that turns one X-ray into a feature map (SPIDER III-A; the small GroupNorm variant of its lineage)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 GROUPS = 8
 
@@ -28,10 +26,10 @@ class UNet(nn.Module):
         skips = []
         for block in self.down[1:]:
             skips.append(level)
-            level = block(F.max_pool2d(level, 2, ceil_mode=True))
+            level = block(functional.max_pool2d(level, 2, ceil_mode=True))
         for block in self.up:
             skip = skips.pop()
-            level = F.interpolate(level, size=skip.shape[2:], mode="bilinear", align_corners=False)
+            level = functional.interpolate(level, size=skip.shape[2:], mode="bilinear", align_corners=False)
             level = block(torch.cat([skip, level], dim=1))
         return level
 

@@ -63,7 +63,7 @@ def _file_problems(path: Path, seen: Seen) -> Iterator[Problem]:
             yield "/", f"structure is damaged ({error}), expected a whole HDF5 file"
             return
         yield from _root(file)
-        structure = list(_structure(file))
+        structure = list(dict.fromkeys(_structure(file)))  # ct and label share their scales
         yield from structure
         if not structure:  # values are only meaningful, and only safe to read, in arrays of the right kind
             yield from _values(file, str(path), seen)
@@ -249,7 +249,7 @@ def geometry_problem(
     for expected, point in (((0, 0), origin), ((0, 1), origin + step_v), ((1, 0), origin + step_u)):
         u, v, w = projection @ [*point, 1]
         if w <= 0 or np.abs([u / w - expected[0], v / w - expected[1]]).max() > PIXEL_TOLERANCE:
-            found = f"({u / w:.4g}, {v / w:.4g})" if w > 0 else "behind the source"
+            found = f"({round(u / w, 3) + 0:g}, {round(v / w, 3) + 0:g})" if w > 0 else "behind the source"
             return f"projects the detector's pixel (u, v) = {expected} to {found}, expected itself"
     seen = np.linalg.norm(projection @ source_mm)
     if not seen < NULL_TOLERANCE * np.linalg.norm(projection) * np.linalg.norm(source_mm):

@@ -193,7 +193,7 @@ def test_rescale_slope_of_zero(tmp_path):
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-@pytest.mark.parametrize("dtype, value", [("i2", -2000), ("i2", 63536), ("u2", 63536)])
+@pytest.mark.parametrize("dtype, value", [("i2", -2000), ("i2", 63536), ("u2", -2000), ("u2", 63536)])
 def test_padding_is_found_before_the_rescale(tmp_path, syntax, dtype, value):
     """-2000 in 16 bits is 63536, and writers mix the two up."""
     images = series()
@@ -231,6 +231,14 @@ def test_localizers_are_passed_over(tmp_path):
     folder = save(tmp_path, [*images, scout, lying])
     save(tmp_path, other, "other")
     assert np.array_equal(read_volume(folder).data, ct_phantom())
+
+
+@pytest.mark.parametrize("word", ["LOCALIZER", "MIP", "MINIP"])
+def test_a_whole_stack_of_projections_is_no_second_series(tmp_path, word):
+    images = series() + series(-ct_phantom())
+    for one in images[16:]:
+        one.ImageType = ["DERIVED", "SECONDARY", word]
+    assert np.array_equal(read_volume(save(tmp_path, images)).data, ct_phantom())
 
 
 def test_two_series_need_a_choice(tmp_path):

@@ -195,6 +195,15 @@ def test_gantry_tilt_stays_in_the_affine(tmp_path):
     assert read_volume(tmp_path / "s0007").flags == ("QS_MISMATCH", "SHEARED")
 
 
+@pytest.mark.parametrize("shear, flags", [(3.3e-3, ()), (8.7e-3, ("SHEARED",))])
+def test_rounding_is_no_shear_but_half_a_degree_is(tmp_path, shear, flags):
+    """Two decimals in the header give 3.3e-3 in reliable files; sin(0.5 deg) is 8.7e-3."""
+    affine = AFFINE.copy()
+    affine[0, 1] = 3.0 * shear
+    (tmp_path / "s0007").write_bytes(nifti_bytes(affine=affine, qform_code=0))
+    assert read_volume(tmp_path / "s0007").flags == flags
+
+
 def test_sform_wins_over_a_mirrored_qform(tmp_path):
     mirrored = np.diag([-1.0, 1, 1, 1]) @ AFFINE
     (tmp_path / "s0007").write_bytes(nifti_bytes(qform=mirrored))
@@ -383,10 +392,12 @@ def test_constant(tmp_path):
         (lambda hu: hu + 1100, "-50 HU"),
         (lambda hu: np.where(np.arange(24)[:, None, None] < 3, -976, hu + 1024), "1050"),
         (lambda hu: hu.astype(np.int32) + 32768, "-50 HU"),
-        (lambda hu: hu - 1024, "soft tissue"),
+        (lambda hu: hu - 1024, "-1500"),
+        (lambda hu: np.where(hu < -900, -2048, hu - 1024), "between -200 and 300"),
         (lambda hu: hu.astype(np.float32) * 10, "-1500"),
         (lambda hu: hu.clip(-160, 240), "display window"),
-        (lambda hu: np.where(hu < -900, -1000, hu * 99), "soft tissue"),
+        (lambda hu: np.where(hu < -900, -1000, hu * 99), "-1500"),
+        (lambda hu: np.where(np.arange(24)[:, None, None] < 3, 5000, hu), "3100"),
     ],
 )
 def test_numbers_that_are_not_hounsfield_units(tmp_path, change, word):

@@ -1,4 +1,4 @@
-"""A two-case shard of release 1.0.0, written from resources/shard.md with h5py alone: every later reader must read it."""
+"""A two-case shard of release 1.0.0, written with h5py from resources/shard.md: every later reader must read it."""
 
 import hashlib
 import json

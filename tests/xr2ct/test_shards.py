@@ -115,7 +115,7 @@ def virtual_dataset(file):
 def test_foreign_files_are_refused_by_name(golden, damage, message):
     with h5py.File(golden, "a") as file:
         damage(file)
-    with pytest.raises(UserError, match="golden.h5: ") as error:
+    with pytest.raises(UserError, match=r"golden.h5: ") as error:
         Shard(golden)
     assert message in str(error.value)
 
@@ -124,14 +124,14 @@ def test_not_a_shard_and_no_file_are_refused_by_name(tmp_path, golden):
     (tmp_path / "text.h5").write_text("hello")
     (tmp_path / "short.h5").write_bytes(golden.read_bytes()[:-200])
     for name in ("text.h5", "short.h5", "absent.h5"):
-        with pytest.raises(UserError, match=f"{name}: cannot be opened"):
+        with pytest.raises(UserError, match=rf"{name}: cannot be opened"):
             open_shards([golden, tmp_path / name])
 
 
 def test_a_missing_part_is_named(golden):
     with h5py.File(golden, "a") as file:
         del file["case/affine"]
-    with pytest.raises(UserError, match="golden.h5: a part of .* is missing .*affine"):
+    with pytest.raises(UserError, match=r"golden.h5: a part of .* is missing .*affine"):
         Shard(golden).case(0)
 
 
@@ -142,12 +142,12 @@ def test_a_flipped_bit_raises_and_names_dataset_and_shard(golden):
     content[chunk.byte_offset + chunk.size // 2] ^= 4
     golden.write_bytes(content)
     assert Shard(golden).case(0).id == "case-a"
-    with pytest.raises(UserError, match="golden.h5: /ct is damaged"):
+    with pytest.raises(UserError, match=r"golden.h5: /ct is damaged"):
         Shard(golden).case(1)
 
 
 def test_a_wrong_simulator_gets_the_valid_ones(golden):
-    with pytest.raises(UserError, match="no simulator 'conical'. Use one of cone, parallel"):
+    with pytest.raises(UserError, match=r"no simulator 'conical'. Use one of cone, parallel"):
         Shard(golden).xray(0, "conical")
 
 
@@ -163,6 +163,7 @@ def read_sum(shard):
     return int(shard.case(1).ct_hu.sum())
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_other_processes_read_the_same(golden, method):
     shard = Shard(golden)

@@ -1,10 +1,8 @@
 """No learning: filtered back-projection of the views at hand, FBP for a parallel beam, FDK for a cone.
 
-Geometry comes from the X-rays alone. Kak & Slaney, Principles of Computerized Tomographic Imaging, ch. 3; FDK: Feldkamp,
-Davis & Kress 1984. Two views fall far short of what the inversion needs: this shows what the X-rays say without a prior.
+Geometry comes from the X-rays alone. Kak & Slaney, Principles of Computerized Tomographic Imaging, ch. 3; FDK:
+Feldkamp, Davis & Kress 1984. Two views are far fewer than inversion needs: this is what they say without a prior.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +39,7 @@ class Backprojection(nn.Module):
 
     def predict(self, xray: Xray, affine: Float[ndarray, "4 4"]) -> Prediction:
         if "mu_water_per_mm" not in xray.attrs:
-            raise UserError("the X-rays name no mu_water_per_mm; expected it to turn attenuation into HU. Rewrite the shard.")
+            raise UserError("the X-rays name no mu_water_per_mm; expected it, to get HU. Make the shard again.")
         mu_per_mm = backproject(xray, affine, self.task.shape)
         return Prediction(to_hu(1000 * (mu_per_mm / xray.attrs["mu_water_per_mm"] - 1)), None)
 
@@ -92,7 +90,7 @@ def angular_weights(rays: Float[ndarray, "view 3"], axis: Float[ndarray, "3"]) -
 
 
 def filter_view(xray: Xray, view: int, axis: Float[ndarray, "3"]) -> Float[ndarray, "v u"]:
-    """Cosine-weighted (cone) and ramp-filtered image, filtered along the detector axis that turns about `axis`; per mm."""
+    """Cosine-weighted (cone) and ramp-filtered image, along the detector axis that turns about `axis`; per mm."""
     image, steps = xray.image[view].astype(np.float64), xray.detector_mm[view, 1:]
     if xray.source_mm[view, 3]:
         v, u = np.indices(image.shape)

@@ -1,7 +1,5 @@
 """The honest floor: whatever the X-rays show, answer with the training set's mean."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

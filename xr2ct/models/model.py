@@ -1,7 +1,5 @@
 """What every model is: parameters and buffers that a checkpoint holds, filled in one pass and maybe trained."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -34,7 +32,7 @@ class Model(Protocol):
 
     def state_dict(self) -> Mapping[str, torch.Tensor]: ...
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> Any: ...
-    def to(self, device: torch.device) -> Model: ...
+    def to(self, device: torch.device) -> "Model": ...
 
 
 class Trainable(Model, Protocol):

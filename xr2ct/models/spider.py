@@ -5,8 +5,6 @@ each part has a matrix of its own and the parts are added: the position is encod
 view whose rays run along a grid axis is read once per ray and broadcast.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -74,7 +72,7 @@ DICE = {
 
 
 class Spider(nn.Module):
-    """X-rays (case, view, v, u) and a lattice of voxels -> 1 intensity + background and K structure logits per voxel."""
+    """X-rays and a lattice of voxels -> 1 intensity, background and K structure logits per voxel (eq. 19)."""
 
     def __init__(self, task: Task, settings: SpiderSettings):
         super().__init__()
@@ -100,7 +98,7 @@ class Spider(nn.Module):
         self.register_buffer("class_weight", torch.ones(classes))
 
     def prepare(self, cases: Sequence[Example]) -> None:
-        """Fixed X-ray statistics per view, and cross-entropy weights 1 / sqrt(class frequency) of mean 1 over voxels."""
+        """X-ray mean and scale per view; cross-entropy weights 1 / sqrt(class frequency), of mean 1 over voxels."""
         moments = np.zeros((2, len(self.task.views)))
         voxels = np.zeros(len(self.task.structures))
         for example in cases:
@@ -178,4 +176,5 @@ class Spider(nn.Module):
             out = self.decode(features, matrix, slab)[0]
             ct_hu.append((out[..., 0].clamp(0, 1) * (high - low) + low).cpu().numpy())
             label.append(out[..., 1:].argmax(dim=-1).to(torch.uint8).cpu().numpy())
-        return Prediction(to_hu(np.concatenate(ct_hu)), np.concatenate(label) if len(self.task.structures) > 1 else None)
+        structures = np.concatenate(label) if len(self.task.structures) > 1 else None
+        return Prediction(to_hu(np.concatenate(ct_hu)), structures)
