@@ -140,14 +140,14 @@ MUTANTS = (
         "pipeline/read/values.py",
         "slope, intercept = int(stored.slope), int(stored.intercept)",
         "slope, intercept = 1, int(stored.intercept)",
-        "tests/pipeline",
+        "tests/pipeline/test_read_nifti.py",
     ),
     Mutant(
         "intercept dropped",
         "pipeline/read/values.py",
         "astype(np.int64) * slope + intercept",
         "astype(np.int64) * slope",
-        "tests/pipeline",
+        "tests/pipeline/test_read_nifti.py",
     ),
     Mutant(
         "label and CT resampled with different affines",

@@ -51,17 +51,16 @@ def read_curve(path: Path) -> Curve:
     """Curve of a train.csv; its folder's name is the run."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        steps = [float(row["step"]) for row in rows]
-        charts = []
-        for column, (title, logarithmic) in CHARTS.items():
-            pairs = [(step, float(row[column])) for step, row in zip(steps, rows, strict=True) if row.get(column)]
-            if len(pairs) > 1 and all(math.isfinite(y) and (y > 0 or not logarithmic) for _, y in pairs):
-                charts.append(_chart(title, pairs, logarithmic))
-        seconds = float(rows[-1]["seconds"]) if rows else 0.0
+            rows = [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(file)]
+        steps, seconds = [row["step"] for row in rows], [row["seconds"] for row in rows]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({error!r}). Expected the train.csv of a training.") from error
-    return Curve(path.resolve().parent.name, int(max(steps, default=0)), seconds / 60, charts)
+    charts = []
+    for column, (title, logarithmic) in CHARTS.items():
+        pairs = [(row["step"], row[column]) for row in rows if column in row]
+        if len(pairs) > 1 and all(math.isfinite(y) and (y > 0 or not logarithmic) for _, y in pairs):
+            charts.append(_chart(title, pairs, logarithmic))
+    return Curve(path.resolve().parent.name, int(max(steps, default=0)), max(seconds, default=0.0) / 60, charts)
 
 
 def _chart(title: str, pairs: list[tuple[float, float]], logarithmic: bool) -> Chart:
@@ -80,6 +79,6 @@ def _chart(title: str, pairs: list[tuple[float, float]], logarithmic: bool) -> C
         title=title,
         points=" ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, up, strict=True)),
         last=f"{y[-1]:.3g}",
-        x_ticks=[Tick(0, f"{x[0]:g}"), Tick(WIDTH, f"{x[-1]:g} steps")],
+        x_ticks=[Tick(0.0, f"{x[0]:g}"), Tick(float(WIDTH), f"{x[-1]:g} steps")],
         y_ticks=y_ticks,
     )

@@ -10,7 +10,7 @@ from numpy import ndarray
 from PIL import Image
 
 DISPLAY_HU = (-900.0, 700.0)
-ERROR_HU = 600.0
+ERROR_HU = 1000.0
 LABEL_ALPHA = 115
 IGNORE = 255
 COLOURS = (

@@ -149,9 +149,8 @@ def table(summaries: Sequence[Summary]) -> list[Line]:
     """One line per split, simulator and run; structures by their mean per case. A second window is refused."""
     windows = {summary.metric for summary in summaries if summary.metric.startswith("psnr_")}
     if len(windows) > 1:
-        raise UserError(
-            f"evaluations differ in {' and '.join(sorted(windows))}. Evaluate every run in the same window."
-        )
+        found = " and ".join(sorted(windows))
+        raise UserError(f"evaluations hold {found}, expected one of them. Evaluate all runs in one window.")
     lines: dict[tuple[str, ...], dict[str, Summary]] = {}
     for summary in summaries:
         if summary.structure in ("", ALL_STRUCTURES):
@@ -168,8 +167,12 @@ def table(summaries: Sequence[Summary]) -> list[Line]:
     ]
 
 
-def number(summary: Summary | None, digits: int) -> str:
-    return "-" if summary is None or math.isnan(summary.mean) else f"{summary.mean:.{digits}f}"
+def number(summary: Summary | None, digits: int, n_cases: int) -> str:
+    """The mean, with its own number of cases where that differs from the line's."""
+    if summary is None or not summary.n_cases:
+        return "-"
+    fewer = f" ({summary.n_cases} case{'s' if summary.n_cases > 1 else ''})" if summary.n_cases < n_cases else ""
+    return f"{summary.mean:.{digits}f}{fewer}"
 
 
 def format_table(lines: Sequence[Line]) -> str:
@@ -177,7 +180,7 @@ def format_table(lines: Sequence[Line]) -> str:
     head = ["split", "simulator", "run", *(heading for heading, _ in SHOWN.values()), "cases / patients"]
     body = [
         [line.split, line.simulator, line.model]
-        + [number(getattr(line, name), digits) for name, (_, digits) in SHOWN.items()]
+        + [number(getattr(line, name), digits, line.n_cases) for name, (_, digits) in SHOWN.items()]
         + [f"{line.n_cases} / {line.n_patients}"]
         for line in lines
     ]

@@ -41,10 +41,10 @@ class TrainingLog:
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.steps += 1
 
-    def close_row(self, **values: float) -> None:
+    def close_row(self, step: int, seconds: float, **values: float) -> None:
         """Append a row of the mean loss parts since the last one and `values`."""
         means = {name: value / self.steps for name, value in self.sums.items()}
-        self.rows.append({"step": values["step"], "seconds": values["seconds"]} | means | values)
+        self.rows.append({"step": step, "seconds": seconds} | means | values)
         self.sums, self.steps = {}, 0
 
     def state(self) -> dict:

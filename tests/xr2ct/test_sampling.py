@@ -38,7 +38,7 @@ def test_a_bright_voxel_is_read_at_its_shadow(name, beam):
     v, u = np.indices(image.shape)
     centroid = [(axis * image).sum() / image.sum() for axis in (u, v)]
     pixel = pixels_of(matrix_of(view), lattice_of(*([index] for index in VOXEL)))
-    assert pixel.flatten().numpy() == pytest.approx(centroid, abs=0.03)
+    assert pixel.flatten().numpy() == pytest.approx(centroid, abs=0.05)
 
     everywhere = Lattice(*map(np.arange, SHAPE), SHAPE)
     read = read_bilinear(torch.from_numpy(image)[None, None], pixels_of(matrix_of(view), everywhere))[0, ..., 0]
@@ -107,7 +107,7 @@ def test_a_comb_reaches_every_voxel_equally_often(points, run):
     for _ in range(2000):
         for count, axis, n in zip(seen, comb(shape, points, run, random).axes, shape, strict=True):
             assert np.all(np.diff(axis) > 0)
-            assert 0 <= axis[0] and axis[-1] < n
+            assert axis[0] >= 0 and axis[-1] < n
             assert len(axis) <= min(points, n)
             count[axis] += 1
     for count in seen:

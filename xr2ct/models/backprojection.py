@@ -4,7 +4,7 @@ Geometry comes from the X-rays alone. Kak & Slaney, Principles of Computerized T
 Feldkamp, Davis & Kress 1984. Two views are far fewer than inversion needs: this is what they say without a prior.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,7 @@ class Backprojection(nn.Module):
         super().__init__()
         self.task = task
 
-    def prepare(self, cases: Sequence[Example]) -> None:
+    def prepare(self, cases: Iterable[Example]) -> None:
         """Nothing to learn."""
 
     def predict(self, xray: Xray, affine: Float[ndarray, "4 4"]) -> Prediction:

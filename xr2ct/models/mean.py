@@ -1,6 +1,6 @@
 """The honest floor: whatever the X-rays show, answer with the training set's mean."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,18 +29,19 @@ class Mean(nn.Module):
         self.register_buffer("ct_hu", torch.zeros(task.shape, dtype=torch.int16))
         self.register_buffer("label", torch.zeros(task.shape, dtype=torch.uint8))
 
-    def prepare(self, cases: Sequence[Example]) -> None:
+    def prepare(self, cases: Iterable[Example]) -> None:
         classes = len(self.task.structures)
         total = np.zeros(self.task.shape)
         votes = np.zeros((classes, *self.task.shape), np.uint16)
-        annotated = np.zeros(classes)
+        annotated, count = np.zeros(classes), 0
         for example in cases:
+            count += 1
             total += example.case.ct_hu.clip(*self.task.window_hu)
             annotated += example.case.label_status > 0
             for value in np.setdiff1d(example.case.label, [IGNORE]):
                 votes[value] += example.case.label == value
-        self.ct_hu.copy_(torch.from_numpy(to_hu(total / len(cases))))
-        frequency = (vote / max(count, 1) for vote, count in zip(votes, annotated, strict=True))
+        self.ct_hu.copy_(torch.from_numpy(to_hu(total / count)))
+        frequency = (vote / max(number, 1) for vote, number in zip(votes, annotated, strict=True))
         best, label = np.zeros(self.task.shape), np.zeros(self.task.shape, np.uint8)
         for value, share in enumerate(frequency):
             label[share > best] = value

@@ -1,8 +1,8 @@
 """What every model is: parameters and buffers that a checkpoint holds, filled in one pass and maybe trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ class Prediction:
     label: UInt8[ndarray, "z y x"] | None
 
 
+@runtime_checkable
 class Model(Protocol):
     """An nn.Module with these methods. A model whose settings are TrainingSettings also has `loss` (see Trainable)."""
 
-    def prepare(self, cases: Sequence[Example]) -> None:
+    def prepare(self, cases: Iterable[Example]) -> None:
         """Learn what one pass over the training set tells, into buffers."""
 
     def predict(self, xray: Xray, affine: Float[ndarray, "4 4"]) -> Prediction:
@@ -35,6 +36,7 @@ class Model(Protocol):
     def to(self, device: torch.device) -> "Model": ...
 
 
+@runtime_checkable
 class Trainable(Model, Protocol):
     """A model that descends a loss."""
 
@@ -42,6 +44,7 @@ class Trainable(Model, Protocol):
         """Loss parts of one step, "loss" is what is minimised; all randomness comes from `random`."""
 
 
+@runtime_checkable
 class Factory(Protocol):
     """Builds an untrained model for a task."""
 

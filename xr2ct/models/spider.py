@@ -5,7 +5,7 @@ each part has a matrix of its own and the parts are added: the position is encod
 view whose rays run along a grid axis is read once per ray and broadcast.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -97,15 +97,16 @@ class Spider(nn.Module):
         self.register_buffer("image_scale", torch.ones(views))
         self.register_buffer("class_weight", torch.ones(classes))
 
-    def prepare(self, cases: Sequence[Example]) -> None:
+    def prepare(self, cases: Iterable[Example]) -> None:
         """X-ray mean and scale per view; cross-entropy weights 1 / sqrt(class frequency), of mean 1 over voxels."""
         moments = np.zeros((2, len(self.task.views)))
-        voxels = np.zeros(len(self.task.structures))
+        voxels, count = np.zeros(len(self.task.structures)), 0
         for example in cases:
+            count += 1
             image = example.xray.image.astype(np.float64)
             moments += image.mean(axis=(1, 2)), (image**2).mean(axis=(1, 2))
             voxels += np.bincount(example.case.label.ravel(), minlength=256)[: len(voxels)]
-        mean, square = moments / len(cases)
+        mean, square = moments / count
         self.image_mean.copy_(torch.from_numpy(mean))
         self.image_scale.copy_(torch.from_numpy(np.sqrt(np.maximum(square - mean**2, 1e-12))))
         weight = 1 / np.sqrt(np.maximum(voxels, 1))

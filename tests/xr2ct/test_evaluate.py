@@ -1,0 +1,257 @@
+"""Scores of reconstructions with known errors; no case is ever dropped."""
+
+import csv
+import gzip
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.phantoms import AFFINE, STRUCTURES, phantom_case, write_phantom_shard
+from tests.xr2ct.runs import brighter, write_nifti, write_run
+from xr2ct.errors import UserError
+from xr2ct.evaluate import COLUMNS, evaluate
+from xr2ct.shards import IGNORE, Shard
+
+WINDOW = (-1000.0, 1500.0)
+PSNR, MAE = "psnr_window-1000to1500_range1", "mae_window-1000to1500"
+SSIM = "ssim3d_gauss11_sigma1.5_window-1000to1500_range1"
+
+
+@pytest.fixture
+def shard(tmp_path):
+    cases = [phantom_case("p0"), phantom_case("p1", shift=(0.05, 0.0, 0.02))]
+    return Shard(write_phantom_shard(tmp_path / "shard.h5", cases, split="test"))
+
+
+def scores(index, shard, tmp_path, window=WINDOW):
+    """Rows of the CSV by (case, metric, structure)."""
+    out = tmp_path / "scores.csv"
+    evaluate(reconstructions=index, shards=[Path(shard.path)], window=window, out=out)
+    with out.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    assert tuple(reader.fieldnames) == COLUMNS
+    for row in rows:
+        assert row["reason"] if math.isnan(float(row["value"])) else True, f"NaN without a reason: {row}"
+    found = {(row["case"], row["metric"], row["structure"]): row for row in rows}
+    assert len(found) == len(rows) == len(shard) * (3 + 3 * (len(STRUCTURES) - 1))
+    return found
+
+
+def value(rows, *key):
+    return float(rows[key]["value"])
+
+
+def test_a_perfect_reconstruction(shard, tmp_path):
+    rows = scores(write_run(tmp_path / "truth", shard), shard, tmp_path)
+    assert value(rows, "p1", PSNR, "") == math.inf
+    assert value(rows, "p1", SSIM, "") == pytest.approx(1)
+    assert value(rows, "p1", MAE, "") == 0
+    for name in STRUCTURES[1:]:
+        assert (value(rows, "p1", "dice", name), value(rows, "p1", "hd95", name)) == (1, 0)
+        assert value(rows, "p1", "chamfer", name) == 0
+    row = rows["p1", "dice", "ball"]
+    assert (row["subject"], row["split"], row["simulator"], row["model"]) == ("key-p1", "test", "parallel", "truth")
+    assert [rows["p0", metric, s]["unit"] for metric, s in ((PSNR, ""), (MAE, ""), ("hd95", "rod"))] == [
+        "dB",
+        "HU",
+        "mm",
+    ]
+
+
+def test_a_known_error_by_hand(shard, tmp_path):
+    rows = scores(write_run(tmp_path / "bright", shard, brighter), shard, tmp_path)
+    ct = shard.case(0).ct_hu.astype(float)
+    assert ct.max() < 1450  # so that 50 HU are 50 HU everywhere in the window
+    assert value(rows, "p0", MAE, "") == pytest.approx(50)
+    assert value(rows, "p0", PSNR, "") == pytest.approx(20 * math.log10(2500 / 50), abs=1e-4)
+
+
+def test_a_shifted_structure_is_off_by_its_spacing(shard, tmp_path):
+    def shifted(case):
+        label = np.roll(case.label, 1, axis=0)
+        return case.ct_hu, label
+
+    rows = scores(write_run(tmp_path / "shifted", shard, shifted), shard, tmp_path)
+    assert value(rows, "p0", "hd95", "plate") == pytest.approx(AFFINE[2, 2])
+    assert 0 < value(rows, "p0", "chamfer", "plate") < AFFINE[2, 2]
+    size = (shard.case(0).label == 3).sum(axis=(1, 2))
+    assert value(rows, "p0", "dice", "plate") == pytest.approx((size.sum() - size.max()) / size.sum())
+
+
+def test_labels_are_matched_by_name(shard, tmp_path):
+    def swapped(case):
+        return case.ct_hu, np.array([0, 3, 1, 2], np.uint8)[case.label]
+
+    index = write_run(tmp_path / "a", shard, swapped, structures=["background", "rod", "plate", "ball"])
+    rows = scores(index, shard, tmp_path)
+    assert [value(rows, "p0", "dice", name) for name in STRUCTURES[1:]] == [1, 1, 1]
+
+
+def test_a_model_without_labels_keeps_its_rows(shard, tmp_path):
+    rows = scores(write_run(tmp_path / "a", shard, lambda case: (case.ct_hu, None)), shard, tmp_path)
+    assert math.isnan(value(rows, "p0", "dice", "ball"))
+    assert rows["p0", "dice", "ball"]["reason"] == "the model predicts no labels"
+    assert value(rows, "p0", MAE, "") == 0
+
+
+def test_an_unknown_and_an_unseen_structure(shard, tmp_path):
+    def no_rod(case):
+        return case.ct_hu, np.where(case.label == 2, 0, case.label).astype(np.uint8)
+
+    index = write_run(tmp_path / "a", shard, no_rod, structures=["background", "ball", "rod"])
+    rows = scores(index, shard, tmp_path)
+    assert value(rows, "p0", "dice", "rod") == 0 and math.isnan(value(rows, "p0", "hd95", "rod"))
+    assert rows["p0", "hd95", "rod"]["reason"] == "structure has no voxel in the reconstruction"
+    assert math.isnan(value(rows, "p0", "dice", "plate"))
+    assert rows["p0", "dice", "plate"]["reason"] == "the model does not know this structure"
+
+
+def test_structures_the_reference_does_not_show_have_no_rows(tmp_path):
+    status = np.array([3, 3, 2, 0], np.uint8)
+    case = phantom_case("p", label_status=status)
+    case.label[case.label == 3] = 0
+    shard = Shard(write_phantom_shard(tmp_path / "s.h5", [case], split="test"))
+    out = tmp_path / "a.csv"
+    evaluate(reconstructions=write_run(tmp_path / "a", shard), shards=[Path(shard.path)], window=WINDOW, out=out)
+    assert {line.split(",")[6] for line in out.read_text().splitlines()[1:]} == {"", "ball", "rod"}
+
+
+def test_ignored_voxels_are_not_judged(tmp_path):
+    case = phantom_case("p")
+    z, y, x = np.argwhere(case.label == 0)[0]
+    case.label[z, y, x] = IGNORE
+    shard = Shard(write_phantom_shard(tmp_path / "s.h5", [case], split="test"))
+
+    def guess(case):
+        label = case.label.copy()
+        label[z, y, x] = 1
+        return case.ct_hu, label
+
+    rows = scores(write_run(tmp_path / "a", shard, guess), shard, tmp_path)
+    assert value(rows, "p", "dice", "ball") == 1
+
+
+def damage_missing(path, case):
+    path.unlink()
+
+
+def damage_truncated(path, case):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def damage_flipped(path, case):
+    raw = bytearray(gzip.decompress(path.read_bytes()))
+    packed = bytearray(gzip.compress(bytes(raw), compresslevel=0, mtime=0))
+    packed[len(packed) // 2] ^= 1  # stored, so only the CRC at the end of the stream can tell
+    path.write_bytes(packed)
+
+
+def damage_text(path, case):
+    path.write_text("<html>429</html>")
+
+
+def damage_shape(path, case):
+    write_nifti(path, case.ct_hu[:, :, :-1], case.affine)
+
+
+def damage_shift(path, case):
+    moved = case.affine.copy()
+    moved[0, 3] += 0.01
+    write_nifti(path, case.ct_hu, moved)
+
+
+def damage_mirror(path, case):
+    mirrored = case.affine @ np.diag([-1.0, 1, 1, 1])
+    write_nifti(path, case.ct_hu, mirrored)
+
+
+def damage_nan(path, case):
+    values = case.ct_hu.astype(np.float32)
+    values[1, 2, 3] = np.nan
+    write_nifti(path, values, case.affine)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (damage_missing, "file is missing"),
+        (damage_truncated, "file is damaged"),
+        (damage_flipped, "file is damaged"),
+        (damage_text, "file is damaged"),
+        (damage_shape, "grid (z, y, x) is (20, 24, 27), expected (20, 24, 28)"),
+        (damage_shift, "corners of the grid lie up to 0.01 mm off"),
+        (damage_mirror, "corners of the grid lie up to"),
+        (damage_nan, "reconstruction holds values that are not finite"),
+    ],
+)
+def test_an_unusable_reconstruction_is_rows_with_a_reason(shard, tmp_path, damage, reason):
+    index = write_run(tmp_path / "a", shard)
+    damage(tmp_path / "a" / "p0" / "ct.nii.gz", shard.case(0))
+    rows = scores(index, shard, tmp_path)
+    for metric in (PSNR, SSIM, MAE):
+        assert math.isnan(value(rows, "p0", metric, "")) and reason in rows["p0", metric, ""]["reason"]
+        assert not math.isnan(value(rows, "p1", metric, ""))
+    assert value(rows, "p0", "dice", "ball") == 1  # the label file is whole
+
+
+def test_a_damaged_label_leaves_the_volume_scores(shard, tmp_path):
+    index = write_run(tmp_path / "a", shard)
+    damage_truncated(tmp_path / "a" / "p0" / "label.nii.gz", None)
+    rows = scores(index, shard, tmp_path)
+    assert math.isnan(value(rows, "p0", "dice", "ball")) and "damaged" in rows["p0", "dice", "ball"]["reason"]
+    assert value(rows, "p0", MAE, "") == 0
+
+
+def test_a_case_that_was_not_reconstructed_keeps_its_rows(shard, tmp_path):
+    index = write_run(tmp_path / "a", shard)
+    content = json.loads(index.read_text())
+    del content["cases"][0]
+    index.write_text(json.dumps(content))
+    rows = scores(index, shard, tmp_path)
+    assert rows["p0", PSNR, ""]["reason"] == rows["p0", "dice", "rod"]["reason"] == "case was not reconstructed"
+
+
+def test_a_volume_smaller_than_the_ssim_window_says_so(tmp_path):
+    shard = Shard(write_phantom_shard(tmp_path / "s.h5", [phantom_case("p", shape=(10, 12, 14))], split="test"))
+    rows = scores(write_run(tmp_path / "a", shard), shard, tmp_path)
+    assert rows["p", SSIM, ""]["reason"] == "volume is smaller than the metric's window"
+
+
+@pytest.mark.parametrize("case_id", ["=cmd|x", "+1a", "-x", "@a"])
+def test_cells_that_a_spreadsheet_would_run_are_neutralised(tmp_path, case_id):
+    shard = Shard(write_phantom_shard(tmp_path / "s.h5", [phantom_case(case_id)], split="test"))
+    rows = scores(write_run(tmp_path / "a", shard), shard, tmp_path)
+    assert {case for case, *_ in rows} == {f"'{case_id}"}
+
+
+def test_wrong_use_is_said(shard, tmp_path):
+    index = write_run(tmp_path / "a", shard)
+    with pytest.raises(UserError, match="window is 1500 to -1000 HU, expected the lower end first"):
+        evaluate(reconstructions=index, shards=[Path(shard.path)], window=(1500.0, -1000.0), out=tmp_path / "a.csv")
+    with pytest.raises(UserError, match="case 'p0' occurs twice in the shards"):
+        evaluate(reconstructions=index, shards=[Path(shard.path)] * 2, window=WINDOW, out=tmp_path / "a.csv")
+    other = write_phantom_shard(tmp_path / "other.h5", [phantom_case("p0")], split="test")
+    with pytest.raises(UserError, match="case 'p1' is in none of the shards"):
+        evaluate(reconstructions=index, shards=[other], window=WINDOW, out=tmp_path / "a.csv")
+    assert not (tmp_path / "a.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": "x"}, "holds x 1.0.0, expected xr2ct/reconstruction 1.x"),
+        ({"schema_version": "2.0.0"}, "expected xr2ct/reconstruction 1.x"),
+        ({"cases": [{"case": "p0", "ct": "../../ct.nii.gz", "label": None}]}, "leaves the folder of the index"),
+        ({"cases": [{"case": "p0", "ct": "/etc/passwd", "label": None}]}, "leaves the folder of the index"),
+        ({"cases": [{"case": "p0"}]}, "is not a whole xr2ct/reconstruction index"),
+        ({"window_hu": None}, "is not a whole xr2ct/reconstruction index"),
+    ],
+)
+def test_a_foreign_index_is_refused(shard, tmp_path, change, message):
+    index = write_run(tmp_path / "a", shard, **change)
+    with pytest.raises(UserError, match=message):
+        scores(index, shard, tmp_path)

@@ -1,0 +1,69 @@
+"""Settings from JSON: what is accepted, what is refused and with which words."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from xr2ct.errors import UserError
+from xr2ct.models.registry import MODELS, choose
+from xr2ct.settings import parse_settings, settings_dict
+
+
+@dataclass(frozen=True)
+class Example:
+    steps: int = 10
+    rate: float = 0.5
+    widths: tuple[int, ...] = (1, 2)
+    name: str = "a"
+    fast: bool = False
+
+
+def parse(given):
+    return parse_settings(given, Example, {"quick": {"steps": 1, "rate": 2.0}}, "example")
+
+
+def test_keys_go_over_the_preset_and_the_preset_over_the_defaults():
+    assert parse({}) == Example()
+    assert parse({"preset": "quick", "steps": 3}) == Example(steps=3, rate=2.0)
+
+
+def test_json_values_take_the_type_of_the_field():
+    parsed = parse({"rate": 1, "steps": 2.0, "widths": [3, 4], "fast": True})
+    assert parsed == Example(rate=1.0, steps=2, widths=(3, 4), fast=True)
+    assert type(parsed.rate) is float
+    assert type(parsed.steps) is int
+    assert parse(settings_dict(parsed)) == parsed
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"steps": "many"}, {"steps": 1.5}, {"steps": True}, {"rate": None}, {"widths": 3}, {"widths": [1.5]}, {"fast": 1}],
+    ids=str,
+)
+def test_a_value_of_another_type_is_refused_with_its_key(given):
+    with pytest.raises(UserError, match=rf"setting '{next(iter(given))}' is .*; expected "):
+        parse(given)
+
+
+def test_an_unknown_key_lists_the_keys_and_the_nearest():
+    with pytest.raises(UserError, match=r"'stesp'.*steps, rate, widths, name, fast, preset.*Did you mean 'steps'\?"):
+        parse({"stesp": 1})
+
+
+def test_an_unknown_preset_lists_the_presets():
+    with pytest.raises(UserError, match=r"'quik'.*one of: quick.*Did you mean 'quick'\?"):
+        parse({"preset": "quik"})
+
+
+def test_an_unknown_model_lists_the_models():
+    with pytest.raises(UserError, match=r"'spyder'.*mean, backprojection, spider.*Did you mean 'spider'\?"):
+        choose("spyder", {})
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_defaults_and_presets_that_parse(name):
+    for preset in MODELS[name].presets:
+        choose(name, {"preset": preset})
+    with pytest.raises(UserError, match="nonsense"):
+        choose(name, {"nonsense": 1})
+    assert settings_dict(choose(name, {})[1]) == settings_dict(MODELS[name].settings())

@@ -1,0 +1,240 @@
+"""Training: what it publishes, that it repeats and resumes to the bit, and what it refuses."""
+
+import csv
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+import xr2ct.descent
+from tests.xr2ct.cohort import TINY, WINDOW, write_cohort
+from xr2ct.checkpoint import load_checkpoint
+from xr2ct.descent import batch_of
+from xr2ct.errors import UserError
+from xr2ct.models.model import Model, Trainable
+from xr2ct.models.registry import MODELS
+from xr2ct.train import build_trained, train
+from xr2ct.training_settings import TrainingSettings, learning_rate, total_steps
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    return {"train": write_cohort(folder, 5), "watch": write_cohort(folder, 1, split="validation", seed=1)}
+
+
+def run(shards, out, model="spider", settings=TINY, **changes):
+    values = {
+        "model": model,
+        "simulator": "parallel",
+        "shards": [shards["train"]],
+        "watch": [shards["watch"]],
+        "out": out,
+        "settings": settings,
+        "window": WINDOW,
+        "seed": 3,
+        "device": "cpu",
+        "threads": None,
+    }
+    train(**values | changes)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def rows_of(folder):
+    with (folder / "train.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def stop_at(monkeypatch, step, number=signal.SIGTERM):
+    """Send this process `number` when the training fetches the cases of `step`."""
+
+    def batch(now, *rest):
+        if now == step:
+            signal.raise_signal(number)
+        return batch_of(now, *rest)
+
+    monkeypatch.setattr(xr2ct.descent, "batch_of", batch)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_trains_and_predicts_on_the_cases_grid(shards, tmp_path, model):
+    run(shards, tmp_path / "run", model, TINY if model == "spider" else {})
+    assert names(tmp_path / "run") == ["model.pt", "model.pt.sha256", "train.csv"]
+    trained, task = build_trained(load_checkpoint(tmp_path / "run" / "model.pt"))
+    assert isinstance(trained, Model)
+    assert isinstance(trained, Trainable) == (model == "spider")
+    from xr2ct.cases import Cases
+    from xr2ct.shards import open_shards
+
+    example = Cases(open_shards([shards["watch"]]), "parallel")[0]
+    prediction = trained.predict(example.xray, example.case.affine)
+    assert prediction.ct_hu.shape == example.case.ct_hu.shape == task.shape
+    assert prediction.label is None or prediction.label.max() < len(task.structures)
+    assert float(rows_of(tmp_path / "run")[-1]["watch_psnr_db"]) > 5
+
+
+def test_the_log_has_a_row_per_log_steps_and_scores_per_watch_steps(shards, tmp_path):
+    run(shards, tmp_path / "run")
+    rows = rows_of(tmp_path / "run")
+    assert [row["step"] for row in rows] == ["2", "4", "6"]
+    assert [bool(row["watch_psnr_db"]) for row in rows] == [False, True, True]
+    assert all(0 < float(row["loss_dice"]) < 1 for row in rows)
+    assert float(rows[0]["learning_rate"]) > float(rows[1]["learning_rate"]) > float(rows[2]["learning_rate"]) > 0
+
+
+def test_the_same_command_gives_the_same_bytes_and_another_seed_does_not(shards, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        run(shards, tmp_path / name, seed=seed)
+    a, b, c = ((tmp_path / name / "model.pt").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_training_leaves_the_callers_random_numbers_alone(shards, tmp_path):
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    run(shards, tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("step", [0, 3, 5])
+def test_a_stopped_training_ends_as_if_it_had_not_been_stopped(shards, tmp_path, monkeypatch, step, capsys):
+    run(shards, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(SystemExit) as stopped:
+            run(shards, tmp_path / "stopped")
+    assert stopped.value.code == 143
+    assert "resume.pt" in names(tmp_path / "stopped")
+    assert "model.pt" not in names(tmp_path / "stopped")
+
+    run(shards, tmp_path / "stopped")
+    assert f"Resuming at step {step} of 6." in capsys.readouterr().out
+    assert names(tmp_path / "stopped") == ["model.pt", "model.pt.sha256", "train.csv"]
+    whole, resumed = (tmp_path / name / "model.pt" for name in ("whole", "stopped"))
+    assert whole.read_bytes() == resumed.read_bytes()
+    untimed = [
+        [{key: value for key, value in row.items() if key != "seconds"} for row in rows_of(tmp_path / name)]
+        for name in ("whole", "stopped")
+    ]
+    assert untimed[0] == untimed[1]
+
+
+def test_ctrl_c_saves_too_and_the_handlers_are_put_back(shards, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    stop_at(monkeypatch, 2, signal.SIGINT)
+    with pytest.raises(SystemExit) as stopped:
+        run(shards, tmp_path / "run")
+    assert stopped.value.code == 130
+    assert load_checkpoint(tmp_path / "run" / "resume.pt")["step"] == 2
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_resume_file_of_other_settings_is_refused_and_kept(shards, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        with pytest.raises(SystemExit):
+            run(shards, tmp_path / "run")
+    with pytest.raises(UserError, match=r"resume\.pt is of another run \(settings\.hidden 8 there, 16 here\)\. Remove it"):
+        run(shards, tmp_path / "run", settings=TINY | {"hidden": 16})
+    assert "resume.pt" in names(tmp_path / "run")
+
+
+def test_a_damaged_resume_file_is_refused(shards, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        with pytest.raises(SystemExit):
+            run(shards, tmp_path / "run")
+    payload = bytearray((tmp_path / "run" / "resume.pt").read_bytes())
+    payload[len(payload) // 2] ^= 4
+    (tmp_path / "run" / "resume.pt").write_bytes(payload)
+    with pytest.raises(UserError, match=r"resume\.pt: sha256"):
+        run(shards, tmp_path / "run")
+
+
+def test_a_finished_training_is_not_repeated_but_another_is(shards, tmp_path, capsys):
+    run(shards, tmp_path / "run", "mean", {})
+    first = (tmp_path / "run" / "model.pt").stat().st_mtime_ns
+    run(shards, tmp_path / "run", "mean", {})
+    assert "already trained" in capsys.readouterr().out
+    assert (tmp_path / "run" / "model.pt").stat().st_mtime_ns == first
+    run(shards, tmp_path / "run", "mean", {}, shards=[shards["watch"]])
+    assert (tmp_path / "run" / "model.pt").stat().st_mtime_ns != first
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(shards, tmp_path, monkeypatch):
+    from xr2ct.models.spider import Spider
+
+    loss, calls = Spider.loss, []
+
+    def loss_until_nan(self, examples, random):
+        calls.append(1)
+        parts = loss(self, examples, random)
+        return parts if len(calls) < 4 else parts | {"loss": parts["loss"] * float("nan")}
+
+    monkeypatch.setattr(Spider, "loss", loss_until_nan)
+    with pytest.raises(UserError, match=r"the loss is nan at step 3; expected a finite number\. Lower learning_rate"):
+        run(shards, tmp_path / "run", settings=TINY | {"save_minutes": 0.0})
+    saved = load_checkpoint(tmp_path / "run" / "resume.pt")
+    assert saved["step"] == 2
+    assert all(value.isfinite().all() for value in saved["state"].values())
+    assert "model.pt" not in names(tmp_path / "run")
+
+
+def test_a_run_without_watched_cases_has_no_scores(shards, tmp_path):
+    run(shards, tmp_path / "run", "mean", {}, watch=[])
+    assert rows_of(tmp_path / "run")[0]["watch_psnr_db"] == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "spidre"}, r"model 'spidre'.*Did you mean 'spider'\?"),
+        ({"settings": {"stepz": 3}}, r"setting of model spider 'stepz'.*Did you mean 'steps'\?"),
+        ({"settings": TINY | {"optimizer": "adam"}}, r"optimizer 'adam'.*one of: adamw, sgd"),
+        ({"settings": TINY | {"schedule": "cosin"}}, r"schedule 'cosin'.*Did you mean 'cosine'\?"),
+        ({"settings": TINY | {"dice": "macro"}}, r"dice 'macro'.*micro, class"),
+        ({"simulator": "paralel"}, r"simulator 'paralel'.*cone, parallel.*Did you mean 'parallel'\?"),
+        ({"window": (1500.0, -1000.0)}, r"window is 1500 to -1000 HU; expected the low end first"),
+        ({"device": "cuda"}, r"device 'cuda'.*no CUDA device.*--device cpu"),
+        ({"shards": []}, r"no case in the training shards"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_wrong_arguments_are_said_before_anything_is_written(shards, tmp_path, changes, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=message):
+        run(shards, tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists() or names(tmp_path / "run") == []
+
+
+def test_shards_that_do_not_fit_together_are_named(shards, tmp_path):
+    other = write_cohort(tmp_path, 1, seed=9, shape=(20, 24, 26))
+    with pytest.raises(UserError, match=r"train-9\.h5: grid .*\(20, 24, 26\); expected \(20, 24, 28\) as in .*train-0"):
+        run(shards, tmp_path / "run", shards=[shards["train"], other])
+    with pytest.raises(UserError, match=r"train-9\.h5: grid"):
+        run(shards, tmp_path / "run", watch=[other])
+
+
+def test_auto_takes_the_cpu_where_there_is_no_gpu_and_says_so(shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    run(shards, tmp_path / "run", "mean", {}, device="auto", threads=1)
+    assert capsys.readouterr().out == "No CUDA device: computing on the CPU with 1 threads.\n"
+
+
+def test_every_epoch_visits_every_case_once_in_another_order():
+    visited = np.concatenate([batch_of(step, 6, 4, seed=2) for step in range(3)])
+    assert sorted(visited[:6]) == sorted(visited[6:]) == list(range(6))
+    assert visited[:6].tolist() != visited[6:].tolist()
+
+
+def test_steps_and_rates_of_the_printed_recipe():
+    paper = TrainingSettings(epochs=500, batch=4, schedule="halving", learning_rate=1e-3)
+    assert total_steps(100, paper) == 12500
+    assert [learning_rate(step, 100, paper) for step in (0, 2499, 2500, 5000)] == [1e-3, 1e-3, 5e-4, 2.5e-4]
+    cosine = TrainingSettings(steps=100, learning_rate=2.0)
+    assert [learning_rate(step, 7, cosine) for step in (0, 50, 100)] == pytest.approx([2, 1, 0])
