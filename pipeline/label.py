@@ -59,19 +59,21 @@ def _source_label(record_path: Path, known: dict, missing: str, device: str):
     """(ids on the CT's lattice turned to RAS, its affine, id -> name, remap), or None where a case has no labels."""
     if known["source_label"]:
         volume = read_label((record_path.parent / known["source_label"]).resolve())
-        names = {int(value): name for value, name in known["label_names"].items()}
+        ids, affine = volume.data, volume.affine
+        names = {int(value): name for value, name in known["label_names"].items()} or load_scheme(known["label_scheme"])
         remap = {int(old): int(new) for old, new in known["label_remap"].items()}
-        frame = np.broadcast_to(np.uint8(0), known["source_shape"])
-        empty, affine = to_closest_ras(frame, np.array(known["source_affine"]))
-        ids = place_in_source(*to_closest_ras(volume.data, volume.affine), affine, empty.shape)
-        return ids, affine, names or load_scheme(known["label_scheme"]), remap
-    if missing != "none":
+    elif missing != "none":
         from pipeline.totalsegmentator import segment
 
         source_ct = (record_path.parent / known["source_ct"]).resolve()
-        ids, affine = to_closest_ras(*segment(source_ct, fast=missing.endswith("fast"), device=device))
-        return ids, affine, load_scheme("totalsegmentator_v2"), {}
-    return None
+        ids, affine = segment(source_ct, fast=missing.endswith("fast"), device=device)
+        names, remap = load_scheme("totalsegmentator_v2"), {}
+    else:
+        return None
+    frame = np.broadcast_to(np.uint8(0), known["source_shape"])
+    empty, ct_affine = to_closest_ras(frame, np.array(known["source_affine"]))
+    placed = place_in_source(*to_closest_ras(ids, affine), ct_affine, empty.shape)
+    return placed, ct_affine, names, remap
 
 
 def place_in_source(

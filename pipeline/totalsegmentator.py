@@ -1,8 +1,9 @@
-"""TotalSegmentator as a labeller: the real package, imported when asked for, its weights looked for before it starts."""
+"""TotalSegmentator as a labeller: the real package, imported only when it and its networks are there."""
 
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel as nib
@@ -21,12 +22,12 @@ def weights_folder() -> Path:
     """Where TotalSegmentator looks for its networks."""
     if "TOTALSEG_WEIGHTS_PATH" in os.environ:
         return Path(os.environ["TOTALSEG_WEIGHTS_PATH"])
-    home = Path(os.environ.get("TOTALSEG_HOME_DIR", Path.home() / ".totalsegmentator"))
-    return home / "nnunet" / "results"
+    user = Path.home() if Path.home() != Path("/") else Path("/tmp")  # as the package does for a user without a home
+    return Path(os.environ.get("TOTALSEG_HOME_DIR", user / ".totalsegmentator")) / "nnunet" / "results"
 
 
 def require_weights(*, fast: bool) -> None:
-    """Stop with the next step to take where a network is missing, instead of a failing download minutes later."""
+    """Stop with the next step to take where a network is missing, before the package tries to download it and fails."""
     folder = weights_folder()
     missing = [number for number in WEIGHTS[fast] if not any(folder.glob(f"Dataset{number:03d}_*"))]
     if missing:
@@ -38,19 +39,31 @@ def require_weights(*, fast: bool) -> None:
 
 
 def segment(ct: Path, *, fast: bool, device: str) -> tuple[Integer[ndarray, "i j k"], Float[ndarray, "4 4"]]:
-    """Label ids of task `total` (scheme totalsegmentator_v2) on the voxels of the CT, and their affine."""
-    require_weights(fast=fast)
-    try:
-        from totalsegmentator.config import set_config_key, setup_totalseg
-        from totalsegmentator.python_api import totalsegmentator
-    except ImportError as error:
+    """Label ids of task `total` (scheme totalsegmentator_v2) on the voxels of the CT, and their affine.
+
+    Turns the package's usage statistics off, for good: that is a line of its own config.json.
+    """
+    if find_spec("totalsegmentator") is None:
         raise UserError(
             "labels by TotalSegmentator need the package TotalSegmentator, which is not installed. "
             "Run: pip install 'xr2ct[totalsegmentator]' -c constraints.txt   or set labels.missing to none."
-        ) from error
+        )
+    require_weights(fast=fast)
+    from totalsegmentator.config import get_config_key, set_config_key, setup_totalseg
+    from totalsegmentator.python_api import totalsegmentator
+
     setup_totalseg()
-    set_config_key("send_usage_stats", False)
+    if get_config_key("send_usage_stats") is not False:  # another case may be reading the file: write it once only
+        set_config_key("send_usage_stats", False)
     volume = read_volume(ct)
-    image = nib.Nifti1Image(volume.data.astype(np.int16), volume.affine)
-    result = totalsegmentator(image, None, ml=True, fast=fast, device=device, quiet=True)
-    return np.asanyarray(result.dataobj).astype(np.uint8), np.asarray(result.affine, dtype=np.float64)
+    image = nib.Nifti1Image(volume.data, volume.affine)
+    try:
+        result = totalsegmentator(image, None, ml=True, fast=fast, device=device, quiet=True, nr_thr_saving=1)
+    except RuntimeError as error:
+        if "operator torchvision::" not in str(error):
+            raise
+        raise UserError(
+            "TotalSegmentator loads torchvision, which does not fit the torch beside it (one is built for CUDA, the "
+            "other is not). Install both from the same package index, then run the same command again."
+        ) from error
+    return np.asarray(result.dataobj, dtype=np.uint8), np.asarray(result.affine, dtype=np.float64)

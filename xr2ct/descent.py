@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from numpy import ndarray
 from tqdm import tqdm
 
 from xr2ct.cases import Cases, Example, Task
@@ -24,11 +22,11 @@ RESUME = "resume.pt"
 LOG = "train.csv"
 
 
-def batch_of(step: int, n_cases: int, batch: int, seed: int) -> Int[ndarray, "batch"]:
+def batch_of(step: int, n_cases: int, batch: int, seed: int) -> list[int]:
     """Case numbers of one step: the cases in a new random order per epoch, read on without a gap."""
     positions = step * batch + np.arange(batch)
     orders = {epoch: np.random.default_rng([seed, epoch]).permutation(n_cases) for epoch in set(positions // n_cases)}
-    return np.array([orders[position // n_cases][position % n_cases] for position in positions])
+    return [int(orders[position // n_cases][position % n_cases]) for position in positions]
 
 
 def descend(

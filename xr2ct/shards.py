@@ -14,6 +14,7 @@ SCHEMA = "xr2ct/shard"
 MAJOR_VERSION = 1
 NOT_ANNOTATED, ABSENT, CUT, COMPLETE = range(4)  # label_status; CUT = by the field of view
 IGNORE = 255  # label of voxels that nobody may judge
+DAMAGE = (OSError, KeyError, RuntimeError, SystemError, UnicodeDecodeError)  # what h5py raises on a broken file
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,11 @@ class Shard:
         file = self._open()
         try:
             self.attrs: dict[str, Any] = _plain(file.attrs)
-            self.structures: tuple[str, ...] = tuple(_plain(file["label"].attrs)["flag_meanings"].split())
+            self.structures: tuple[str, ...] = tuple(str(file["label"].attrs["flag_meanings"]).split())
             self.simulators: tuple[str, ...] = tuple(file["xray"])
             self.shape: tuple[int, ...] = file["ct"].shape  # (case, z, y, x)
-        except (KeyError, AttributeError) as error:
-            raise self._incomplete(error) from error
+        except DAMAGE as error:
+            raise self._damaged("", error) from error
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -97,20 +98,18 @@ class Shard:
         try:
             dataset = file[name]
             return dataset.asstr()[i] if h5py.check_string_dtype(dataset.dtype) else dataset[i]
-        except KeyError as error:
-            raise self._incomplete(error) from error
-        except OSError as error:
-            raise UserError(f"{self.path}: /{name} is damaged ({error}). Copy or make this shard again.") from error
+        except DAMAGE as error:
+            raise self._damaged(name, error) from error
 
-    def _incomplete(self, error: Exception) -> UserError:
-        return UserError(f"{self.path}: a part of the {SCHEMA} format is missing ({error}). Run `xr2ct verify` on it.")
+    def _damaged(self, name: str, error: Exception) -> UserError:
+        return UserError(f"{self.path}: /{name} is missing or damaged ({error}). Copy or make this shard again.")
 
     def _open(self) -> h5py.File:
         if self._file is None or self._pid != os.getpid():
             try:  # whole chunks are read once: a chunk cache would only copy them
                 file = h5py.File(self.path, "r", locking=False, rdcc_nbytes=0)
                 refuse_foreign(file, self.path)
-            except (OSError, RuntimeError) as error:
+            except DAMAGE as error:
                 raise UserError(f"{self.path}: cannot be opened ({error}). Expected a whole {SCHEMA} file.") from error
             self._file, self._pid = file, os.getpid()
         return self._file

@@ -32,7 +32,7 @@ COLUMNS = (
 class TrainingLog:
     """Rows written so far and the sums of the loss parts since the last one; JSON-able by `asdict`."""
 
-    rows: list[dict[str, float]] = field(default_factory=list)
+    rows: list[dict[str, int | float]] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
     steps: int = 0
 

@@ -13,11 +13,11 @@ from numpy import ndarray
 from tqdm import tqdm
 
 from xr2ct.errors import UserError
-from xr2ct.shards import COMPLETE, CUT, IGNORE, refuse_foreign
+from xr2ct.shards import COMPLETE, CUT, DAMAGE, IGNORE, refuse_foreign
 
 HU_MIN, HU_MAX = -1024, 3071
 NOT_SHARED = ("train", "validation", "test")
-PIXEL_TOLERANCE, NULL_TOLERANCE = 1e-3, 1e-9
+PIXEL_TOLERANCE, NULL_TOLERANCE, SCALE_TOLERANCE_MM = 1e-3, 1e-9, 1e-3
 TEXT = "UTF-8 text"
 ROOT = {
     **dict.fromkeys(("dataset", "dataset_version", "dataset_doi", "license", "attribution", "split"), str),
@@ -49,24 +49,21 @@ def verify(paths: Sequence[Path]) -> Iterator[str]:
 
 def _file_problems(path: Path, seen: Seen) -> Iterator[Problem]:
     try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        yield "/", f"cannot be opened ({error}), expected a whole HDF5 file"
-        return
-    with file:
-        try:
-            refuse_foreign(file, "")
-        except UserError as error:
-            yield "/", str(error).removeprefix(": ")
-            return
-        except RuntimeError as error:
-            yield "/", f"structure is damaged ({error}), expected a whole HDF5 file"
-            return
-        yield from _root(file)
-        structure = list(dict.fromkeys(_structure(file)))  # ct and label share their scales
-        yield from structure
-        if not structure:  # values are only meaningful, and only safe to read, in arrays of the right kind
-            yield from _values(file, str(path), seen)
+        with h5py.File(path, "r", locking=False) as file:
+            yield from _checks(file, str(path), seen)
+    except UserError as error:
+        yield "/", str(error).removeprefix(f"{path}: ")
+    except DAMAGE as error:
+        yield "/", f"cannot be read ({error}), expected a whole HDF5 file"
+
+
+def _checks(file: h5py.File, path: str, seen: Seen) -> Iterator[Problem]:
+    refuse_foreign(file, path)
+    yield from _root(file)
+    structure = list(dict.fromkeys(_structure(file)))  # ct and label share their scales
+    yield from structure
+    if not structure:  # values are only meaningful, and only safe to read, in arrays of the right kind
+        yield from _values(file, path, seen)
 
 
 def _root(file: h5py.File) -> Iterator[Problem]:
@@ -220,6 +217,12 @@ def _affine(file: h5py.File, i: int) -> Iterator[Problem]:
             yield f"/case/{name}", f"case {i} is not an affine matrix, expected finite numbers and a last row 0 0 0 1"
         elif abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             yield f"/case/{name}", f"case {i} is singular, expected an invertible matrix"
+
+    step_mm = np.linalg.norm(file["case/affine"][i][:3, :3], axis=0)
+    for axis, step in zip("xyz", step_mm, strict=True):
+        scale = file["ct"].dims["zyx".index(axis) + 1][0][...]
+        if not np.allclose(scale, np.arange(len(scale)) * step, atol=SCALE_TOLERANCE_MM):
+            yield "/case/affine", f"case {i} steps {step:g} mm along {axis}, expected the steps of its dimension scale"
 
 
 def _xrays(file: h5py.File, i: int) -> Iterator[Problem]:

@@ -67,8 +67,8 @@ def write_golden_shard(path: Path, *, split: str = "train", ids=("case-a", "case
                 "volume_axes": "z:S y:A x:R",
             }
         )
-        for axis, size in zip("zyx", SHAPE, strict=True):
-            _scale(file, axis, size)
+        for axis, size, step in zip("zyx", SHAPE, (5.0, 3.0, 2.0), strict=True):
+            _scale(file, axis, size, step)
         file.create_dataset("ct", data=np.stack([ct_hu(0), ct_hu(1)]), chunks=(1, *SHAPE), **ARRAY)
         labels = file.create_dataset("label", data=np.stack([label(0), label(1)]), chunks=(1, *SHAPE), **ARRAY)
         labels.attrs.update(
@@ -95,8 +95,8 @@ def write_golden_shard(path: Path, *, split: str = "train", ids=("case-a", "case
             group = file.create_group(f"xray/{simulator}")
             group.attrs.update({"beam": simulator, "energy_kev": 60.0})
             group.create_dataset("view", data=["LAT"], dtype=TEXT).make_scale("view")
-            for axis, size in zip("vu", (2, 3), strict=True):
-                _scale(group, axis, size)
+            for axis, size, step in zip("vu", (2, 3), (6.0, 4.0), strict=True):
+                _scale(group, axis, size, step)
             group.create_dataset("image", data=np.stack([image(0), image(1)]), chunks=(1, 1, 2, 3), **ARRAY)
             for number, axis in enumerate(("view", "v", "u"), start=1):
                 group["image"].dims[number].attach_scale(group[axis])
@@ -106,7 +106,7 @@ def write_golden_shard(path: Path, *, split: str = "train", ids=("case-a", "case
     return path
 
 
-def _scale(group: h5py.Group, name: str, size: int) -> None:
-    group[name] = np.arange(size, dtype="<f8")
+def _scale(group: h5py.Group, name: str, size: int, step_mm: float) -> None:
+    group[name] = np.arange(size, dtype="<f8") * step_mm
     group[name].make_scale(name)
     group[name].attrs["units"] = "mm"

@@ -120,7 +120,7 @@ def test_verify_prints_problems_and_exits_1(golden, tmp_path, capsys):
     (tmp_path / "bad.h5").write_text("no")
     assert run("verify", golden, tmp_path / "bad.h5") == 1
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"{tmp_path / 'bad.h5'}: /: cannot be opened")
+    assert line.startswith(f"{tmp_path / 'bad.h5'}: /: cannot be read")
 
 
 def test_evaluate_and_report_by_command(tmp_path, capsys):

@@ -17,6 +17,15 @@ def test_the_file_appears_whole_and_alone(tmp_path):
     assert os.listdir(target.parent) == ["ct.nii.gz"]
 
 
+def test_who_reads_the_old_file_keeps_it_whole(tmp_path):
+    target = tmp_path / "a.csv"
+    target.write_text("old")
+    with target.open() as reader:
+        with publish(target) as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old" and target.read_text() == "new"
+
+
 def test_an_exception_leaves_what_was_there(tmp_path):
     target = tmp_path / "a.csv"
     target.write_text("old")

@@ -75,6 +75,13 @@ def test_edges_of_xrays_follow_the_matrix(view, expected, beam):
     assert xray_edges(2.5 * placed.projection(), centre) == expected
 
 
+def test_edges_of_an_xray_use_the_perspective():
+    # u = x / y, v = -z / y: at (100, 50, 0) a step to the front moves the shadow twice as far as one to the right.
+    projection = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0]])
+    edges = xray_edges(projection, np.array([100.0, 50.0, 0.0]))
+    assert (edges.right, edges.top) == ("PR", "S")
+
+
 def test_edges_of_a_mirrored_matrix_are_mirrored():
     centre = np.zeros(3)
     projection = make_view("PA", centre, beam="parallel", detector_px=(20, 30), pixel_mm=4.0).projection()

@@ -59,9 +59,11 @@ def test_the_interval_draws_patients_not_cases():
 
 
 def test_patients_count_with_all_their_cases():
-    # Drawn means are 9 (s2 twice), 0 (s1 twice) or (0 + 3 * 9) / 4.
-    low, high = bootstrap_interval(np.array([0.0, 9, 9, 9]), ["s1", "s2", "s2", "s2"])
-    assert low == 0 and high == 9
+    # 20 patients with one case of 0 and 20 with nine cases of 10: the mean over cases is 9, that over patients 5.
+    values = np.array([0.0] * 20 + [10.0] * 180)
+    subjects = [f"a{i}" for i in range(20)] + [f"b{i // 9}" for i in range(180)]
+    low, high = bootstrap_interval(values, subjects)
+    assert 7 < low < 9 < high < 10
 
 
 def test_the_interval_is_seeded_and_ignores_the_order():

@@ -24,12 +24,12 @@ def shards(tmp_path_factory):
     return {"train": write_cohort(folder, 5), "watch": write_cohort(folder, 1, split="validation", seed=1)}
 
 
-def run(shards, out, model="spider", settings=TINY, **changes):
+def run(files, out, model="spider", settings=TINY, **changes):
     values = {
         "model": model,
         "simulator": "parallel",
-        "shards": [shards["train"]],
-        "watch": [shards["watch"]],
+        "shards": [files["train"]],
+        "watch": [files["watch"]],
         "out": out,
         "settings": settings,
         "window": WINDOW,
@@ -139,7 +139,9 @@ def test_a_resume_file_of_other_settings_is_refused_and_kept(shards, tmp_path, m
         stop_at(patch, 3)
         with pytest.raises(SystemExit):
             run(shards, tmp_path / "run")
-    with pytest.raises(UserError, match=r"resume\.pt is of another run \(settings\.hidden 8 there, 16 here\)\. Remove it"):
+    with pytest.raises(
+        UserError, match=r"resume\.pt is of another run \(settings\.hidden 8 there, 16 here\)\. Remove it"
+    ):
         run(shards, tmp_path / "run", settings=TINY | {"hidden": 16})
     assert "resume.pt" in names(tmp_path / "run")
 
