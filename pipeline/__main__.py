@@ -116,7 +116,9 @@ def _ingest(options: argparse.Namespace) -> None:
 
 def _label_arguments(stage: argparse.ArgumentParser) -> None:
     _record_and_out(stage)
-    stage.add_argument("--structures", nargs="+", required=True, help="structure groups, in the order of their ids 1..K")
+    stage.add_argument(
+        "--structures", nargs="+", required=True, help="structure groups, in the order of their ids 1..K"
+    )
     stage.add_argument(
         "--missing",
         choices=("none", "totalsegmentator", "totalsegmentator-fast"),
@@ -129,9 +131,7 @@ def _label_arguments(stage: argparse.ArgumentParser) -> None:
 def _label(options: argparse.Namespace) -> None:
     from pipeline.label import label
 
-    label(
-        options.record, options.out, structures=options.structures, missing=options.missing, device=options.device
-    )
+    label(options.record, options.out, structures=options.structures, missing=options.missing, device=options.device)
 
 
 def _cohort_arguments(stage: argparse.ArgumentParser) -> None:

@@ -27,7 +27,9 @@ def gather(record_paths: list[Path], folder: Path, *, max_quarantine_fraction: f
     bad = [record for record in records if record["status"] != "ok"]
     write_table(folder / "quarantine.tsv", QUARANTINE_COLUMNS, bad)
     for record in bad:
-        print(f"quarantined {record['case']} at {record['stage']}: {record['code']}: {record['reason']}", file=sys.stderr)
+        print(
+            f"quarantined {record['case']} at {record['stage']}: {record['code']}: {record['reason']}", file=sys.stderr
+        )
     _refuse_too_many(len(records), bad, max_quarantine_fraction)
     refuse_leaks(good)
     rows = [

@@ -28,7 +28,9 @@ def derive(
     known = {**parent, "case": case, "split": split, "derived_from": parent["case"]}
 
     def work(folder: Path) -> dict:
-        ct_parent, label_parent = (load_nifti((parent_path.parent / parent[name]).resolve()) for name in ("ct", "label"))
+        ct_parent, label_parent = (
+            load_nifti((parent_path.parent / parent[name]).resolve()) for name in ("ct", "label")
+        )
         rng = np.random.default_rng([seed, zlib.crc32(parent["case"].encode()), number])
         ct, label, field = derive_case(
             ct_parent, label_parent, spacing_mm=parent["spacing_mm"], strength=strength, rng=rng

@@ -27,7 +27,10 @@ def hold_run(folder: Path) -> IO[str] | None:
     before = handle.read().strip()
     stale = sorted((folder / ".snakemake" / "locks").glob("*.lock"))
     if stale and before == socket.gethostname():
-        print("note: an earlier run here was killed; its locks are dropped and its half-made files made anew.", file=sys.stderr)
+        print(
+            "note: an earlier run here was killed; its locks are dropped and its half-made files made anew.",
+            file=sys.stderr,
+        )
         for lock in stale:
             lock.unlink()
     handle.seek(0)

@@ -17,14 +17,23 @@ _SHARED = ("dataset", "dataset_version", "dataset_doi", "license", "attribution"
 
 
 def shard(
-    record_paths: list[Path], projections: Path, out: Path, *, simulators: list[str], index: int, count: int, config: dict
+    record_paths: list[Path],
+    projections: Path,
+    out: Path,
+    *,
+    simulators: list[str],
+    index: int,
+    count: int,
+    config: dict,
 ) -> None:
     """Write one shard of the cases whose records are given, with the X-rays `projections`/<simulator>/<case>.h5."""
     records = [read_record(path) for path in record_paths]
     for name in _SHARED:
         values = {str(record[name]) for record in records}
         if len(values) > 1:
-            raise UserError(f"shard {out.name}: cases differ in {name}: {', '.join(sorted(values))}; expected one value.")
+            raise UserError(
+                f"shard {out.name}: cases differ in {name}: {', '.join(sorted(values))}; expected one value."
+            )
     first = records[0]
     info = ShardInfo(
         **{name: first[name] for name in _SHARED if name != "structures"},

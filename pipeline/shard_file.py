@@ -169,13 +169,13 @@ def _create_xray(group: h5py.Group, xray: Xray, n: int) -> None:
     steps = np.linalg.norm(xray.detector_mm[0, 1:], axis=1)
     for axis, size, step in zip("vu", (rows, columns), steps, strict=True):
         _scale(group, axis, np.arange(size) * step, "mm", "on the detector, from the centre of pixel 0 along the axis")
-    image = group.create_dataset(
-        "image", (n, views, rows, columns), "<f4", chunks=(1, views, rows, columns), **_ARRAY
-    )
+    image = group.create_dataset("image", (n, views, rows, columns), "<f4", chunks=(1, views, rows, columns), **_ARRAY)
     image.attrs.update({"units": "1", "long_name": "line integral -log(I/I0), unflipped"})
     _attach(group, image, ("view", "v", "u"))
     projection = group.create_dataset("projection", (n, views, 3, 4), "<f8")
-    projection.attrs["long_name"] = "world RAS mm (x, y, z, 1) -> homogeneous pixel (u, v, 1), pixel centres at integers"
+    projection.attrs["long_name"] = (
+        "world RAS mm (x, y, z, 1) -> homogeneous pixel (u, v, 1), pixel centres at integers"
+    )
     source = group.create_dataset("source_mm", (n, views, 4), "<f8")
     source.attrs.update({"units": "mm", "long_name": "homogeneous: w = 1 focal spot, w = 0 direction of the beam"})
     detector = group.create_dataset("detector_mm", (n, views, 3, 3), "<f8")

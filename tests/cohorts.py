@@ -86,7 +86,13 @@ def command(folder: Path, *arguments: str) -> list[str]:
 def run(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
     """Run the workflow and return what it said."""
     return subprocess.run(
-        command(folder, *arguments), cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False, **options
+        command(folder, *arguments),
+        cwd=folder,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
     )
 
 

@@ -93,9 +93,10 @@ def anatomy(path, case=0):
             heart, spine, liver, trachea = (at(name, "PA") for name in ("heart", "vertebrae", "liver", "trachea"))
             if heart and spine:
                 yield f"{simulator} PA: heart right of the spine in the image (patient's left)", heart[0] > spine[0]
-                yield f"{simulator} LAT: spine right of the heart in the image (behind it)", at("vertebrae", "LAT")[0] > at(
-                    "heart", "LAT"
-                )[0]
+                yield (
+                    f"{simulator} LAT: spine right of the heart in the image (behind it)",
+                    at("vertebrae", "LAT")[0] > at("heart", "LAT")[0],
+                )
                 yield f"{simulator} PA: spine near the middle", abs(spine[0] - columns / 2) < columns / 4
             if liver and trachea:
                 yield f"{simulator} PA: liver left of the spine in the image (patient's right)", liver[0] < spine[0]

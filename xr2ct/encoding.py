@@ -42,11 +42,13 @@ def make_levels(n_levels: int, coarsest: int, finest: int, log2_entries: int) ->
 def row_of_vertex(
     level: Level, x: Int[Tensor, "..."], y: Int[Tensor, "..."], z: Int[Tensor, "..."]
 ) -> Int[Tensor, "..."]:
-    """Table row in the level of vertices, broadcast (eq. 14): dense x + y R + z R^2, else XOR of uint32 products."""
+    """Table row in the level of vertices, broadcast (eq. 14): dense x + y R + z R^2, else XOR of products.
+
+    tiny-cuda-nn multiplies in uint32; the table has 2^T rows, so that the bits it loses never matter.
+    """
     if level.dense:
         return (x + y * level.resolution + z * level.resolution**2) % level.entries
-    hashed = [(axis * prime) & 0xFFFFFFFF for axis, prime in zip((x, y, z), PRIMES, strict=True)]
-    return (hashed[0] ^ hashed[1] ^ hashed[2]) % level.entries
+    return (x * PRIMES[0] ^ y * PRIMES[1] ^ z * PRIMES[2]) % level.entries
 
 
 class HashGrid(nn.Module):

@@ -11,7 +11,9 @@ from pipeline.geometry import View
 from pipeline.projectors.slices import require_axial_beam, rows_to_detector
 
 
-def project_astra(mu_per_mm: Float[ndarray, "z y x"], affine: Float[ndarray, "4 4"], view: View) -> Float[ndarray, "v u"]:
+def project_astra(
+    mu_per_mm: Float[ndarray, "z y x"], affine: Float[ndarray, "4 4"], view: View
+) -> Float[ndarray, "v u"]:
     """Line integrals by ASTRA's 2-D `linear` projector (Joseph), slice by slice."""
     try:
         import astra

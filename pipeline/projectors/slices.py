@@ -24,9 +24,7 @@ def require_axial_beam(view: View, affine: Float[ndarray, "4 4"], backend: str) 
     return float(spacing)
 
 
-def rows_to_detector(
-    shadow: Float[ndarray, "z u"], affine: Float[ndarray, "4 4"], view: View
-) -> Float[ndarray, "v u"]:
+def rows_to_detector(shadow: Float[ndarray, "z u"], affine: Float[ndarray, "4 4"], view: View) -> Float[ndarray, "v u"]:
     """Interpolate one row per slice at the heights of the detector's rows (0 outside the volume)."""
     height_mm = view.origin_mm[2] + np.arange(view.shape[0]) * view.step_v_mm[2]
     v, u = np.meshgrid((height_mm - affine[2, 3]) / affine[2, 2], np.arange(view.shape[1]), indexing="ij")

@@ -31,10 +31,10 @@ def xrays_of_ball(beam, angles, turned=False):
             {"name": f"{angle:g}", "alpha_deg": float(angle)},
             MIDDLE,
             beam=beam,
-            detector_px=(70, 80),
+            detector_px=(100, 110),
             pixel_mm=1.5,
-            sdd_mm=600.0,
-            sod_mm=400.0,
+            sdd_mm=260.0,
+            sod_mm=160.0,
         )
         for angle in angles
     ]

@@ -66,6 +66,17 @@ def test_chunks_and_slabs_do_not_change_the_prediction(shard, monkeypatch):
     assert (whole.label != parts.label).mean() < 1e-3
 
 
+def test_predicted_hu_are_the_intensity_on_the_window(shard):
+    model, cases = spider_of(shard)
+    model.rest[-1].bias.data[0] = 0.3
+    everywhere = Lattice(*map(np.arange, model.task.shape), model.task.shape)
+    decoded = model.decode(model.features(image_of(cases[0])), matrix_of(cases[0]), everywhere)[0]
+    prediction = model.predict(cases[0].xray, cases[0].case.affine)
+    expected = decoded[..., 0].detach().numpy().clip(0, 1) * 2500 - 1000
+    assert np.abs(prediction.ct_hu - expected).max() < 1
+    assert (prediction.label == decoded[..., 1:].argmax(-1).numpy()).mean() > 0.999
+
+
 def test_xrays_are_normalised_by_the_training_set_only(shard):
     model, cases = spider_of(shard)
     images = np.stack([example.xray.image for example in cases]).astype(float)

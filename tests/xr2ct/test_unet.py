@@ -12,7 +12,7 @@ def unet():
     return UNet((8, 16, 24), convolutions=2)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (27, 38)], ids=["even", "odd"])
+@pytest.mark.parametrize("size", [(32, 32), (27, 38), (5, 3)], ids=["even", "odd", "tiny"])
 def test_every_image_size_keeps_its_pixels(unet, size):
     assert unet(torch.rand(2, 1, *size)).shape == (2, 8, *size)
 
