@@ -1,0 +1,322 @@
+"""TotalSegmentator: stopped in time where it cannot run, and its labels on the voxels of the CT where it can."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pipeline import totalsegmentator
+from pipeline.__main__ import main
+from pipeline.errors import UserError
+from pipeline.structures import load_scheme
+from pipeline.totalsegmentator import WEIGHTS, require_weights, segment, weights_folder
+from tests.cohorts import ROOT, clean_environment
+from tests.phantoms import labelled_phantom
+
+HEART, LUNG = 51, 10
+STRUCTURES = ["heart", "lung_left", "sternum"]
+COMPLETE_CUT_ABSENT = [3, 3, 2, 1]
+AFFINE = np.array([[2.5, 0, 0, -40], [0, 3.0, 0, -90], [0, 0, 4.0, 100], [0, 0, 0, 1]])
+NETWORK = "nnUNetTrainer_4000epochs_NoMirroring__nnUNetPlans__3d_fullres"
+
+
+@pytest.fixture(autouse=True)
+def no_weights(tmp_path, monkeypatch):
+    """A home of TotalSegmentator with nothing in it."""
+    monkeypatch.delenv("TOTALSEG_WEIGHTS_PATH", raising=False)
+    monkeypatch.setenv("TOTALSEG_HOME_DIR", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Put a package of TotalSegmentator's name where Python finds it first, and its networks where they belong."""
+    names = ("totalsegmentator", "totalsegmentator.config", "totalsegmentator.python_api")
+
+    def forget():
+        for name in names:
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+
+    def write(init="", config="", api=""):
+        folder = tmp_path / "site" / "totalsegmentator"
+        folder.mkdir(parents=True)
+        for name, text in {"__init__": init, "config": config, "python_api": api}.items():
+            (folder / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(folder.parent)
+        forget()
+
+    yield write
+    forget()
+
+
+def write_weights(folder, numbers):
+    for number in numbers:
+        (folder / f"Dataset{number}_TotalSegmentator").mkdir(parents=True)
+
+
+def phantom():
+    """A dense ball off every middle plane in a body of water, air around it: (ct_hu, ids, heart = ball, lung = air)."""
+    ct, label = labelled_phantom((40, 44, 48), shift=(6, 0, 0))
+    ct[label == 2] = 20
+    ids = np.zeros(ct.shape, np.uint8)
+    ids[label == 1] = HEART
+    ids[ct < -490] = LUNG
+    return ct, ids
+
+
+def stored(array_zyx, axes):
+    """The array as NIfTI at the same place in the world, its voxels running along `axes`."""
+    image = nib.Nifti1Image(array_zyx.T, AFFINE)
+    turn = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(axes))
+    image = image.as_reoriented(turn)
+    image.set_sform(image.affine, 1)
+    image.set_qform(image.affine, 1)
+    return image
+
+
+def ingested(folder, axes="LAS"):
+    """The phantom without labels, fetched and ingested: its case.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    nib.save(stored(phantom()[0], axes), folder / "ct.nii.gz")
+    assert main(["fetch", "--case", "a", "--ct", str(folder / "ct.nii.gz"), "--out", str(folder / "fetch")]) == 0
+    assert main(["ingest", str(folder / "fetch/case.json"), "--cube", "56", "--out", str(folder / "ingest")]) == 0
+    return folder / "ingest" / "case.json"
+
+
+def label_arguments(record, missing="totalsegmentator-fast"):
+    out = str(record.parents[1] / "label")
+    return ["label", str(record), "--structures", *STRUCTURES, "--missing", missing, "--out", out]
+
+
+def labelled(record):
+    return json.loads((record.parents[1] / "label" / "case.json").read_text())
+
+
+def centre_and_volume(mask_zyx, affine):
+    """World mm and mm^3."""
+    centre = (affine @ np.append(np.argwhere(mask_zyx).mean(axis=0)[::-1], 1))[:3]
+    return centre, mask_zyx.sum() * abs(np.linalg.det(affine[:3, :3]))
+
+
+def check_labels(record):
+    """The label stage's output lies on the cube's CT, the ball in its place in the world, and the status is right."""
+    case = labelled(record)
+    assert case["status"] == "ok", case.get("reason")
+    assert case["label_status"] == COMPLETE_CUT_ABSENT
+    label, ct = (nib.load(record.parents[1] / "label" / case[name]) for name in ("label", "ct"))
+    assert label.shape == ct.shape == (56, 56, 56) and label.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(label.affine, ct.affine)
+    ids = np.asarray(label.dataobj).T
+    assert set(np.unique(ids)) == {0, 1, 2}
+    centre, volume = centre_and_volume(ids == 1, label.affine)
+    truth, true_volume = centre_and_volume(phantom()[1] == HEART, AFFINE)
+    np.testing.assert_allclose(centre, truth, atol=1.0)
+    assert volume == pytest.approx(true_volume, rel=0.1)
+
+
+def test_the_weights_are_looked_for_where_the_package_does(tmp_path, monkeypatch):
+    assert weights_folder() == tmp_path / "home" / "nnunet" / "results"
+    monkeypatch.setenv("TOTALSEG_WEIGHTS_PATH", str(tmp_path / "weights"))
+    assert weights_folder() == tmp_path / "weights"
+    monkeypatch.delenv("TOTALSEG_WEIGHTS_PATH")
+    monkeypatch.delenv("TOTALSEG_HOME_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert weights_folder() == tmp_path / ".totalsegmentator" / "nnunet" / "results"
+    monkeypatch.setenv("HOME", "/")
+    assert str(weights_folder()) == "/tmp/.totalsegmentator/nnunet/results"
+
+
+@pytest.mark.parametrize(("fast", "there", "missing"), [(True, [291], "[297]"), (False, [291, 294], "[292, 293, 295]")])
+def test_missing_weights_are_named_with_the_folder_and_the_command(fast, there, missing):
+    write_weights(weights_folder(), there)
+    with pytest.raises(UserError) as caught:
+        require_weights(fast=fast)
+    task = "total_fast" if fast else "total"
+    for words in (missing, str(weights_folder()), f"totalseg_download_weights -t {task} ", "labels.missing to none"):
+        assert words in str(caught.value)
+    write_weights(weights_folder(), set(WEIGHTS[fast]) - set(there))
+    require_weights(fast=fast)
+
+
+def test_without_the_package_the_message_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "totalsegmentator", None)
+    with pytest.raises(UserError, match=r"not installed. Run: pip install 'xr2ct\[totalsegmentator\]'"):
+        segment(tmp_path / "ct.nii.gz", fast=True, device="cpu")
+
+
+def test_nothing_of_the_package_is_imported_before_its_weights_are_found(tmp_path, package, capsys):
+    package(init="raise SystemExit('must not be imported')")
+    record = ingested(tmp_path)
+    assert main(label_arguments(record)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ERROR: TotalSegmentator's weights [297] are not in") and error.count("\n") == 1
+    assert not (tmp_path / "label/case.json").exists()
+
+
+def test_a_torchvision_of_another_build_is_told_and_another_fault_is_not_hidden(tmp_path, package):
+    config = "setup_totalseg = get_config_key = set_config_key = lambda *values: None"
+    package(config=config, api="def totalsegmentator(*values, **options): raise RuntimeError(MESSAGE)")
+    write_weights(weights_folder(), WEIGHTS[True])
+    ingested(tmp_path)
+    api = importlib.import_module("totalsegmentator.python_api")
+    api.MESSAGE = "operator torchvision::nms does not exist"
+    with pytest.raises(UserError, match="torchvision, which does not fit the torch .* same package index"):
+        segment(tmp_path / "ct.nii.gz", fast=True, device="cpu")
+    api.MESSAGE = "something else"
+    with pytest.raises(RuntimeError, match="something else"):
+        segment(tmp_path / "ct.nii.gz", fast=True, device="cpu")
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LAS", "PIR"])
+@pytest.mark.parametrize("missing", ["totalsegmentator-fast", "totalsegmentator"])
+def test_its_labels_go_onto_the_cube_and_no_statistics_are_sent(tmp_path, package, axes, missing):
+    package(
+        config="settings, get_config_key = {}, lambda name: settings.get(name)\n"
+        "def setup_totalseg(): settings['send_usage_stats'] = True\n"
+        "def set_config_key(name, value): settings[name] = value\n",
+        api="import nibabel as nib, numpy as np\n"
+        "from totalsegmentator.config import settings\n"
+        "def totalsegmentator(image, output, **options):\n"
+        "    assert not settings['send_usage_stats'] and output is None and options['ml']\n"
+        f"    assert options['fast'] is {missing.endswith('fast')} and options['device'] == 'gpu'\n"
+        "    hu = image.get_fdata()\n"
+        f"    ids = np.select([hu > 160, hu < -490], [{HEART}, {LUNG}])\n"
+        "    return nib.Nifti1Image(ids.astype('u1'), image.affine)\n",
+    )
+    write_weights(weights_folder(), WEIGHTS[missing.endswith("fast")])
+    record = ingested(tmp_path, axes)
+    assert main([*label_arguments(record, missing), "--device", "gpu"]) == 0
+    check_labels(record)
+
+
+@pytest.mark.parametrize(
+    ("ids", "move", "code"),
+    [(HEART, 0.0, ""), (HEART, 1.0, "E_LABEL_AFFINE"), (0, 0.0, "E_LABEL_EMPTY"), (118, 0.0, "E_LABEL_VALUES")],
+)
+def test_labels_beside_the_ct_or_saying_nothing_set_the_case_aside(tmp_path, monkeypatch, ids, move, code):
+    image = stored(phantom()[1], "LAS")
+    affine = image.affine.copy()
+    affine[0, 3] += move
+    answer = np.where(np.asarray(image.dataobj) > 0, ids, 0).astype(np.uint8), affine
+    monkeypatch.setattr(totalsegmentator, "segment", lambda ct, **options: answer)
+    record = ingested(tmp_path)
+    assert main(label_arguments(record)) == 0
+    assert labelled(record).get("code", "") == code
+
+
+def test_it_is_asked_only_for_a_case_without_labels_and_only_if_wanted(tmp_path, monkeypatch):
+    monkeypatch.setattr(totalsegmentator, "segment", lambda ct, **options: pytest.fail("was asked"))
+    record = ingested(tmp_path)
+    assert main(label_arguments(record, "none")) == 0
+    assert labelled(record)["label_status"] == [0, 0, 0, 0]
+    nib.save(stored(phantom()[1], "LAS"), tmp_path / "label.nii.gz")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"source_label": "../label.nii.gz"}))
+    assert main(label_arguments(record)) == 0
+    check_labels(record)
+
+
+def write_network(home):
+    """A network of the real layout that looks at one voxel: above 160 HU heart, below -490 HU lung, else background."""
+    import torch
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+    names = load_scheme("totalsegmentator_v2")
+    settings = {
+        "n_stages": 2,
+        "features_per_stage": [2, 1],
+        "kernel_sizes": [[3, 3, 3]] * 2,
+        "strides": [[1, 1, 1], [2, 2, 2]],
+        "n_conv_per_stage": [1, 1],
+        "n_conv_per_stage_decoder": [1],
+        "conv_bias": True,
+        "norm_op": None,
+    }
+    by_name = {"conv_op": "torch.nn.Conv3d", "nonlin": "torch.nn.ReLU"}
+    network = PlainConvUNet(1, num_classes=1 + len(names), conv_op=torch.nn.Conv3d, nonlin=torch.nn.ReLU, **settings)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        first, last = network.encoder.stages[0][0].convs[0].conv, network.decoder.stages[0].convs[0].conv
+        head = network.decoder.seg_layers[0]
+        for channel, sign in enumerate((1, -1)):  # what is above 0 HU, what is below
+            first.weight[channel, 0, 1, 1, 1] = sign
+            last.weight[channel, 2 + channel, 1, 1, 1] = 1
+        head.bias.fill_(-100)
+        head.bias[0] = 0
+        for channel, (value, threshold) in enumerate(((HEART, 1.6), (LUNG, 4.9))):
+            head.weight[value, channel], head.bias[value] = 1, -threshold
+    plans = {
+        "dataset_name": "Dataset297_TotalSegmentator_total_3mm_1559subj",
+        "plans_name": "nnUNetPlans",
+        "image_reader_writer": "SimpleITKIO",
+        "label_manager": "LabelManager",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "foreground_intensity_properties_per_channel": {
+            "0": {"mean": 0.0, "std": 100.0, "percentile_00_5": -1000.0, "percentile_99_5": 1000.0}
+        },
+        "configurations": {
+            "3d_fullres": {
+                "preprocessor_name": "DefaultPreprocessor",
+                "patch_size": [32, 32, 32],
+                "spacing": [3.0, 3.0, 3.0],
+                "normalization_schemes": ["CTNormalization"],
+                "use_mask_for_norm": [False],
+                "architecture": {
+                    "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                    "arch_kwargs": settings | by_name,
+                    "_kw_requires_import": list(by_name),
+                },
+            }
+            | {f"resampling_fn_{what}": "resample_data_or_seg_to_shape" for what in ("data", "seg", "probabilities")}
+            | {f"resampling_fn_{what}_kwargs": {"order": 1} for what in ("data", "seg", "probabilities")}
+        },
+    }
+    dataset = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0} | {name: value for value, name in names.items()},
+        "file_ending": ".nii.gz",
+    }
+    checkpoint = {
+        "network_weights": network.state_dict(),
+        # The trainer of the real networks is found by importing all trainers, hence torchvision; this one is not.
+        "trainer_name": "nnUNetTrainer_MOSAIC_1k_QuarterLR_NoMirroring",
+        "init_args": {"configuration": "3d_fullres"},
+    }
+    folder = home / "nnunet" / "results" / plans["dataset_name"] / NETWORK
+    (folder / "fold_0").mkdir(parents=True)
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    torch.save(checkpoint, folder / "fold_0" / "checkpoint_final.pth")
+
+
+def test_our_table_of_ids_is_the_packages_own():
+    classes = pytest.importorskip("totalsegmentator.map_to_binary", reason="TotalSegmentator is not installed")
+    assert classes.class_map["total"] == load_scheme("totalsegmentator_v2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", ["RAS", "LAS", "PIR"])
+def test_the_real_package_labels_a_ct_of_any_orientation(tmp_path, no_weights, axes):
+    pytest.importorskip("totalsegmentator", reason="TotalSegmentator is not installed")
+    write_network(no_weights)
+    record = ingested(tmp_path, axes)
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *label_arguments(record)],
+        cwd=ROOT,
+        env={**clean_environment(), **nowhere, "TOTALSEG_HOME_DIR": os.environ["TOTALSEG_HOME_DIR"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    check_labels(record)
+    settings = json.loads((no_weights / "config.json").read_text())
+    assert (settings["send_usage_stats"], settings["prediction_counter"]) == (False, 1)
