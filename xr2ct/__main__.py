@@ -3,6 +3,7 @@
 import argparse
 import errno
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,9 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    # Threads that spin while they wait are many times slower as soon as anything else wants a core (libgomp reads this
+    # when torch is imported).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = build_parser().parse_args(arguments)
     try:
         return options.run(options) or 0

@@ -77,7 +77,7 @@ def descend(
                 raise SystemExit(128 + stop.signal)
 
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, len(cases), settings)
+                group["lr"] = group["rate"] * learning_rate(step, len(cases), settings)
             optimizer.zero_grad(set_to_none=True)
             parts["loss"].backward()
             if settings.clip:

@@ -16,9 +16,10 @@ class TrainingSettings:
 
     steps: int = 800
     epochs: int = 0
-    batch: int = 4  # cases per step
+    batch: int = 2  # cases per step
     optimizer: str = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
+    table_rate: float = 1.0  # learning rate of the hash table, as a multiple
     momentum: float = 0.9  # of sgd
     weight_decay: float = 0.0  # on everything but the hash table
     clip: float = 0.0  # largest gradient norm; 0 = none
@@ -58,7 +59,10 @@ def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.
         raise unknown("optimizer", settings.optimizer, OPTIMIZERS)
     tables = [value for name, value in model.named_parameters() if name.endswith("parameters_flat")]
     others = [value for name, value in model.named_parameters() if not name.endswith("parameters_flat")]
-    groups = [{"params": others, "weight_decay": settings.weight_decay}, {"params": tables, "weight_decay": 0.0}]
+    groups = [
+        {"params": others, "weight_decay": settings.weight_decay, "rate": 1.0},
+        {"params": tables, "weight_decay": 0.0, "rate": settings.table_rate},
+    ]
     return OPTIMIZERS[settings.optimizer]([group for group in groups if group["params"]], settings)
 
 

@@ -26,4 +26,4 @@ rule label:
         version=RESULT_VERSION["label"],
     shell:
         "python -m pipeline label {input:q} --structures {params.structures:q} --missing {params.missing:q}"
-        " --device {params.device:q} --out results/label/{wildcards.case:q} 2> {log:q}"
+        " --device {params.device:q} --out results/label/{wildcards.case:q} > {log:q} 2>&1"

@@ -1,5 +1,7 @@
 """FBP and FDK of an off-centre ball: closed-form X-rays in, the ball's HU and place out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,9 +14,12 @@ from xr2ct.models.backprojection import (
     angular_weights,
     backproject,
     central_rays,
+    filter_view,
     isocentre,
+    magnification_weight,
     rotation_axis,
 )
+from xr2ct.sampling import Lattice
 from xr2ct.shards import Xray
 
 MU_WATER = 0.02
@@ -105,6 +110,25 @@ def test_the_gantry_is_found_in_the_geometry_alone(beam):
     assert central_rays(xray)[0] == pytest.approx([0, 1, 0])
     if beam == "cone":
         assert isocentre(xray) == pytest.approx(MIDDLE)
+
+
+def test_cone_rays_are_weighted_by_their_cosine(monkeypatch):
+    monkeypatch.setattr("xr2ct.models.backprojection.ramp_filter", lambda rows, pitch_mm: rows)
+    xray = xrays_of_ball("cone", [0, 90])
+    weighted = filter_view(replace(xray, image=np.ones_like(xray.image)), 1, np.array([0.0, 0, 1]))
+    v, u = np.indices((100, 110))
+    expected = 260 / np.sqrt(260**2 + ((u - 54.5) * 1.5) ** 2 + ((v - 49.5) * 1.5) ** 2)
+    assert weighted == pytest.approx(expected)
+
+
+def test_near_voxels_weigh_more_by_the_square_of_their_depth():
+    place = Lattice(np.array([2, 20]), np.array([0, 27]), np.array([5]), SHAPE)
+    lat = magnification_weight(xrays_of_ball("cone", [0, 90]), 1, AFFINE, place)  # rays run to -x from x = 160 + middle
+    assert lat == pytest.approx(np.full((2, 2, 1), 160 * 260 / (160 + MIDDLE[0] - (2 * 5 - 31)) ** 2))
+    frontal = magnification_weight(xrays_of_ball("cone", [0, 90]), 0, AFFINE, place)  # from y = middle - 160 to +y
+    depth = 160 + np.array([-40, 3 * 27 - 40]) - MIDDLE[1]
+    assert frontal[0, :, 0] == pytest.approx(160 * 260 / depth**2)
+    assert frontal[1] == pytest.approx(frontal[0])
 
 
 def test_missing_attenuation_of_water_is_said():

@@ -166,7 +166,7 @@ DAMAGES = {
 }
 
 
-FOLLOWED = {"HU above", "HU below", "no simulator", "behind"}
+FOLLOWED = {"affine NaN", "affine singular", "HU above", "HU below", "no simulator", "behind"}
 """Damages that break a second rule as well: the digest of the CT, a dataset of the missing group, another view."""
 
 

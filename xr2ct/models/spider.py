@@ -34,7 +34,7 @@ CHUNK = 8192  # voxels per case that the decoder takes at once: what stays in a 
 class SpiderSettings(TrainingSettings):
     """The network and its objective; the training settings on top."""
 
-    widths: tuple[int, ...] = (16, 32, 64, 128)  # of the UNet, one per resolution
+    widths: tuple[int, ...] = (16, 32, 64, 128, 256)  # of the UNet, one per resolution
     convolutions: int = 2  # per UNet block
     hidden: int = 64  # width of the decoder
     layers: int = 3  # of the decoder, the output layer included
@@ -47,7 +47,7 @@ class SpiderSettings(TrainingSettings):
     run: int = 4  # ... in runs of so many neighbours
     intensity_weight: float = 1.0
     dice_weight: float = 0.3
-    entropy_weight: float = 0.1  # class-weighted cross-entropy, without which Dice does not start
+    entropy_weight: float = 0.3  # class-weighted cross-entropy, without which Dice does not start
     dice: str = "class"
 
 
@@ -58,6 +58,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-3,
         "schedule": "halving",
         "epochs": 500,
+        "batch": 4,
         "entropy_weight": 0.0,
         "dice": "micro",
         "log2_entries": 19,
