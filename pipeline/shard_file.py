@@ -21,6 +21,7 @@ SCHEMA, SCHEMA_VERSION = "xr2ct/shard", "1.0.0"
 IGNORE_LABEL = 255
 CASES_PER_SHARD = 32
 _ARRAY = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
+_CHECKED = {"chunks": True, "fletcher32": True}
 _TEXT = h5py.string_dtype("utf-8")
 
 
@@ -150,9 +151,9 @@ def _create(file: h5py.File, info: ShardInfo, first: ShardCase, n: int) -> None:
     for name in ("id", "subject_key", "source_sha256", "ct_sha256", "derived_from"):
         file.create_dataset(f"case/{name}", (n,), _TEXT)
     file["case/derived_from"].attrs["long_name"] = "id of the CT this case was deformed from; empty for a real CT"
-    affine = file.create_dataset("case/affine", (n, 4, 4), "<f8")
+    affine = file.create_dataset("case/affine", (n, 4, 4), "<f8", **_CHECKED)
     affine.attrs["long_name"] = "index (x, y, z, 1) of the stored grid -> world RAS mm"
-    source_affine = file.create_dataset("case/source_affine", (n, 4, 4), "<f8")
+    source_affine = file.create_dataset("case/source_affine", (n, 4, 4), "<f8", **_CHECKED)
     source_affine.attrs["long_name"] = "index (i, j, k, 1) of the input -> world RAS mm"
     file.create_dataset("case/source_shape", (n, 3), "<i4")
     flags = file.create_dataset("case/qc_flags", (n,), "<u4")
@@ -172,13 +173,13 @@ def _create_xray(group: h5py.Group, xray: Xray, n: int) -> None:
     image = group.create_dataset("image", (n, views, rows, columns), "<f4", chunks=(1, views, rows, columns), **_ARRAY)
     image.attrs.update({"units": "1", "long_name": "line integral -log(I/I0), unflipped"})
     _attach(group, image, ("view", "v", "u"))
-    projection = group.create_dataset("projection", (n, views, 3, 4), "<f8")
+    projection = group.create_dataset("projection", (n, views, 3, 4), "<f8", **_CHECKED)
     projection.attrs["long_name"] = (
         "world RAS mm (x, y, z, 1) -> homogeneous pixel (u, v, 1), pixel centres at integers"
     )
-    source = group.create_dataset("source_mm", (n, views, 4), "<f8")
+    source = group.create_dataset("source_mm", (n, views, 4), "<f8", **_CHECKED)
     source.attrs.update({"units": "mm", "long_name": "homogeneous: w = 1 focal spot, w = 0 direction of the beam"})
-    detector = group.create_dataset("detector_mm", (n, views, 3, 3), "<f8")
+    detector = group.create_dataset("detector_mm", (n, views, 3, 3), "<f8", **_CHECKED)
     detector.attrs.update({"units": "mm", "long_name": "centre of pixel (0, 0), step along v, step along u"})
 
 

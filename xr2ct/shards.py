@@ -97,6 +97,7 @@ class Shard:
         file = self._open()
         try:
             dataset = file[name]
+            require_chunk(dataset, i)
             return dataset.asstr()[i] if h5py.check_string_dtype(dataset.dtype) else dataset[i]
         except DAMAGE as error:
             raise self._damaged(name, error) from error
@@ -136,6 +137,14 @@ def refuse_foreign(file: h5py.File, path: str) -> None:
     foreign = foreign or file.visititems(lambda name, item: name if _is_elsewhere(item) else None)
     if foreign:
         raise UserError(f"{path}: /{foreign} points outside its place (link, virtual or external data). Do not use it.")
+
+
+def require_chunk(dataset: h5py.Dataset, i: Any) -> None:
+    """OSError if the chunk of case `i` is not in the file: HDF5 would read it as zeros without a word."""
+    if dataset.chunks and isinstance(i, int) and i < len(dataset):
+        where = dataset.id.get_chunk_info_by_coord((i % len(dataset), *[0] * (dataset.ndim - 1)))
+        if where.byte_offset is None:
+            raise OSError(f"the chunk of case {i} is not in the file")
 
 
 def _is_elsewhere(item: Any) -> bool:

@@ -13,7 +13,7 @@ from numpy import ndarray
 from tqdm import tqdm
 
 from xr2ct.errors import UserError
-from xr2ct.shards import COMPLETE, CUT, DAMAGE, IGNORE, refuse_foreign
+from xr2ct.shards import COMPLETE, CUT, DAMAGE, IGNORE, refuse_foreign, require_chunk
 
 HU_MIN, HU_MAX = -1024, 3071
 NOT_SHARED = ("train", "validation", "test")
@@ -130,6 +130,8 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, str, tuple[str | int, ...]
 def _big_array(dataset: h5py.Dataset, axes: Sequence[str | int]) -> Iterator[Problem]:
     if not dataset.fletcher32:
         yield dataset.name, "has no checksum, expected the fletcher32 filter"
+    if dataset.chunks != (1, *dataset.shape[1:]):
+        yield dataset.name, f"has chunks {dataset.chunks}, expected one per case: {(1, *dataset.shape[1:])}"
     for number, axis in list(enumerate(axes))[1:]:
         name = str(axis).split(" ")[0]
         if not len(dataset.dims[number]):
@@ -184,6 +186,7 @@ def _unique(file: h5py.File, path: str, i: int, seen: Seen) -> Iterator[Problem]
 
 
 def _ct(file: h5py.File, i: int) -> Iterator[Problem]:
+    require_chunk(file["ct"], i)
     ct_hu = file["ct"][i]
     low, high = int(ct_hu.min()), int(ct_hu.max())
     if low < HU_MIN or high > HU_MAX:
@@ -194,6 +197,7 @@ def _ct(file: h5py.File, i: int) -> Iterator[Problem]:
 
 
 def _label(file: h5py.File, i: int) -> Iterator[Problem]:
+    require_chunk(file["label"], i)
     status = file["label_status"][i]
     counts = np.bincount(file["label"][i].ravel(), minlength=256)
     present = np.flatnonzero(counts)
@@ -228,6 +232,7 @@ def _affine(file: h5py.File, i: int) -> Iterator[Problem]:
 def _xrays(file: h5py.File, i: int) -> Iterator[Problem]:
     for name, group in file["xray"].items():
         views = group["view"].asstr()[...]
+        require_chunk(group["image"], i)
         images = group["image"][i]
         geometry = zip(group["projection"][i], group["source_mm"][i], group["detector_mm"][i], strict=True)
         for view, image, (projection, source, detector) in zip(views, images, geometry, strict=True):

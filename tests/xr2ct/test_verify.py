@@ -54,7 +54,7 @@ def replaced(path, **changes):
         options, attributes = changes.get("options", ARRAY), dict(old.attrs)
         attributes.pop("DIMENSION_LIST", None)
         del file[path]
-        file.create_dataset(path, data=data, chunks=(1, *data.shape[1:]), **options)
+        file.create_dataset(path, data=data, **({"chunks": (1, *data.shape[1:])} | options))
         file[path].attrs.update(attributes)
         for dim, scale in zip(file[path].dims, scales, strict=False):
             if scale:
@@ -95,6 +95,10 @@ DAMAGES = {
     ),
     "image dimensions": (replaced("xray/cone/image", data=lambda a: a[..., None]), "/xray/cone/image: has shape"),
     "no checksum": (replaced("ct", options={"compression": "gzip"}), "/ct: has no checksum, expected the fletcher32"),
+    "chunks": (
+        replaced("ct", options=ARRAY | {"chunks": (2, *SHAPE)}),
+        "/ct: has chunks (2, 3, 4, 5), expected one per case: (1, 3, 4, 5)",
+    ),
     "missing": (deleted("case/qc_flags"), "/case/qc_flags: is missing, expected a dataset"),
     "no simulator": (deleted("xray"), "/xray/?/view: is missing"),
     "scale": (no_scale("ct", 2), "/ct: has no dimension scale on axis 2, expected y"),
@@ -200,6 +204,28 @@ def test_unreadable_files_are_one_line_each(golden, tmp_path):
     text_file.write_text("hello")
     lines = list(verify([short, text_file, tmp_path / "absent.h5"]))
     assert len(lines) == 3 and all("/: cannot be read" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["ct", "label", "xray/cone/image"])
+def test_a_chunk_that_hdf5_would_read_as_zeros_is_found(golden, name):
+    """A bit flipped in the chunk index loses a chunk without an error of HDF5; here it was never written."""
+    with h5py.File(golden, "a") as file:
+        old, scales = file[name], [dim[0].name if len(dim) else None for dim in file[name].dims]
+        first, attributes, shape, dtype = old[0], dict(old.attrs), old.shape, old.dtype
+        del file[name]
+        file.create_dataset(name, shape, dtype, chunks=(1, *shape[1:]), **ARRAY)[0] = first
+        attributes.pop("DIMENSION_LIST", None)
+        file[name].attrs.update(attributes)
+        for dim, scale in zip(file[name].dims, scales, strict=True):
+            if scale:
+                dim.attach_scale(file[scale])
+        assert not file[name][1].any()
+    (line,) = verify([golden])
+    assert "case 1: cannot be read (the chunk of case 1 is not in the file)" in line
+    shard = Shard(golden)
+    assert shard.case(0).id == "case-a" and shard.xray(0, "cone").views == ["LAT"]
+    with pytest.raises(UserError, match=f"golden.h5: /{name} is missing or damaged"):
+        shard.case(1), shard.xray(1, "cone")
 
 
 def test_any_flipped_bit_is_a_line_or_harmless_and_never_a_traceback(golden):
