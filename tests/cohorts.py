@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -63,6 +65,14 @@ def write_ct(folder: Path, name: str, *, shift=(0.0, 0.0, 0.0), seed: int = 0) -
     return {"case": name, "ct": f"{name}.nii.gz", "label": f"{name}-label.nii.gz"}
 
 
+def good_rows(folder: Path) -> list[dict[str, str]]:
+    """Three CTs a (train), b and c (test), and their rows."""
+    rows = [write_ct(folder, name, shift=(0, n, -n), seed=n) for n, name in enumerate(("a", "b", "c"))]
+    for row, split in zip(rows, ("train", "test", "test"), strict=True):
+        row["split"] = split
+    return rows
+
+
 def write_cohort(folder: Path, rows: list[dict[str, str]], **changes) -> None:
     """The cohort CSV and config.yaml of an experiment in `folder`; `changes` replace top-level keys."""
     with (folder / "cohort.csv").open("w", newline="", encoding="utf-8") as handle:
@@ -115,3 +125,35 @@ def jobs(done: subprocess.CompletedProcess) -> dict[str, int]:
                 counts[rule] = int(count)
     counts.pop("total", None)
     return counts
+
+
+def kill_during(stage: str, folder: Path, *arguments: str) -> None:
+    """Start the workflow and kill -9 its whole process tree while a job of the stage is at work."""
+    process = subprocess.Popen(
+        command(folder, *arguments),
+        cwd=folder,
+        env=clean_environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    _wait_for_work(process, folder, stage)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def _wait_for_work(process, folder: Path, stage: str) -> None:
+    """Until a job of the stage has opened its log and had a moment to start writing."""
+    log = folder / "results/logs"
+    seen = set(log.glob(f"{stage}*/**/*.log")) | set(log.glob(f"{stage}.log"))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        logs = set(log.glob(f"{stage}*/**/*.log")) | set(log.glob(f"{stage}.log"))
+        if logs - seen or (seen and stage == "fetch"):
+            time.sleep(0.4)
+            return
+        if process.poll() is not None:
+            raise AssertionError(f"the run ended before stage {stage} began: {process.stderr.read().decode()}")
+        time.sleep(0.02)
+    raise AssertionError(f"stage {stage} did not start")

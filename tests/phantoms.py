@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.geometry import make_view
-from pipeline.physics import HU_TO_MU, hu_to_mu, mu_water_per_mm
-from pipeline.projectors import get_projector
+from pipeline.project import Simulator, simulate
 from pipeline.shard_file import ShardCase, ShardInfo, Xray, write_shard
 
 STRUCTURES = ("background", "ball", "rod", "plate")
@@ -32,31 +30,10 @@ def labelled_phantom(shape=(20, 24, 28), shift=(0.0, 0.0, 0.0)) -> tuple[np.ndar
     return np.rint(ct).astype(np.int16), label
 
 
-def simulate(ct_hu, affine, *, beam="parallel", backend="trilinear", views=("PA", "LAT"), shape=(26, 30), energy=60.0):
+def xrays_of(ct_hu, affine, *, beam="parallel", backend="trilinear", views=("PA", "LAT"), shape=(26, 30)) -> Xray:
     """All views of one small CT as the shard stores them."""
-    centre = (affine @ np.append((np.array(ct_hu.shape[::-1]) - 1) / 2, 1))[:3]
     pixel_mm = 3.0 if beam == "parallel" else 4.0
-    placed = [
-        make_view(view, centre, beam=beam, detector_px=shape, pixel_mm=pixel_mm, sdd_mm=900.0, sod_mm=700.0)
-        for view in views
-    ]
-    project, mu = get_projector(beam, backend), hu_to_mu(ct_hu, energy)
-    return Xray(
-        views=tuple(view.name for view in placed),
-        image=np.stack([project(mu, affine, view) for view in placed]).astype(np.float32),
-        projection=np.stack([view.projection() for view in placed]),
-        source_mm=np.stack([view.source_mm for view in placed]),
-        detector_mm=np.stack([view.detector_mm() for view in placed]),
-        attributes={
-            "beam": beam,
-            "backend": backend,
-            "hu_to_mu": HU_TO_MU,
-            "energy_kev": energy,
-            "mu_water_per_mm": mu_water_per_mm(energy),
-            "noise": "none",
-            "scatter": "none",
-        },
-    )
+    return simulate(ct_hu, affine, Simulator(beam, backend, views, shape, pixel_mm, 900.0, 700.0, 60.0))
 
 
 def phantom_case(name: str, *, subject: str = "", shape=(20, 24, 28), shift=(0.0, 0.0, 0.0), **changes) -> ShardCase:
@@ -75,8 +52,8 @@ def phantom_case(name: str, *, subject: str = "", shape=(20, 24, 28), shift=(0.0
         "source_shape": shape[::-1],
         "flags": (),
         "xrays": {
-            "parallel": simulate(ct, AFFINE, beam="parallel", backend="numpy"),
-            "cone": simulate(ct, AFFINE, beam="cone"),
+            "parallel": xrays_of(ct, AFFINE, backend="numpy"),
+            "cone": xrays_of(ct, AFFINE, beam="cone"),
         },
     }
     return ShardCase(**(values | changes))

@@ -2,17 +2,14 @@
 
 import csv
 import hashlib
-import os
 import re
-import signal
-import subprocess
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.cohorts import clean_environment, command, jobs, run, write_cohort, write_config
-from tests.test_workflow import DERIVE, good_rows, wait_for_work
+from tests.cohorts import good_rows, jobs, kill_during, run, write_cohort, write_config
+from tests.test_workflow import DERIVE
 
 SPIDER = {"steps": 4, "batch": 2, "widths": [8, 8, 16], "hidden": 16, "points": 8, "run": 4, "log2_entries": 10}
 RUNS = {
@@ -112,17 +109,7 @@ def test_a_power_cut_in_every_stage_of_the_learning_ends_in_the_same_results(tmp
     (tmp_path / "c.nii.gz").write_bytes(b"<html>not a CT</html>")
     write_cohort(tmp_path, rows, **CHANGES)
     for stage in ("train", "reconstruct", "evaluate", "report"):
-        process = subprocess.Popen(
-            command(tmp_path),
-            cwd=tmp_path,
-            env=clean_environment(),
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        wait_for_work(process, tmp_path, stage)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        kill_during(stage, tmp_path)
     done = run(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     for pattern in ("shards/**/*.h5", "reconstruct/*/*/*.nii.gz", "evaluate/*.csv", "report/summary.csv"):

@@ -1,11 +1,7 @@
 """The workflow as a user meets it: bad files beside good ones, reruns, mistakes, and a power cut in every stage."""
 
 import hashlib
-import os
-import signal
-import subprocess
-import time
-from pathlib import Path
+import shutil
 
 import h5py
 import numpy as np
@@ -13,16 +9,9 @@ import pytest
 import yaml
 
 from pipeline.files import read_table
-from tests.cohorts import CONFIG, ROOT, clean_environment, command, jobs, run, write_cohort, write_config, write_ct
+from tests.cohorts import CONFIG, ROOT, good_rows, jobs, kill_during, run, write_cohort, write_config
 
 DERIVE = [{"parent": "a", "train": 1, "family": 1}]
-
-
-def good_rows(folder):
-    rows = [write_ct(folder, name, shift=(0, n, -n), seed=n) for n, name in enumerate(("a", "b", "c"))]
-    for row, split in zip(rows, ("train", "test", "test"), strict=True):
-        row["split"] = split
-    return rows
 
 
 def digests(folder):
@@ -44,8 +33,7 @@ def finished(tmp_path_factory):
 
 def test_without_conda_the_users_command_runs_and_says_so_once(finished):
     folder, done = finished
-    assert done.stderr.count("note: there is no conda here") == (0 if subprocess.run(
-        ["which", "conda"], capture_output=True, check=False).returncode == 0 else 1)  # fmt: skip
+    assert done.stderr.count("note: there is no conda here") == (0 if shutil.which("conda") else 1)
     names = [path.name for path in sorted(folder.glob("results/shards/little/*.h5"))]
     assert names == ["family-00000-of-00001.h5", "test-00000-of-00001.h5", "train-00000-of-00001.h5"]
 
@@ -201,39 +189,12 @@ def test_a_power_cut_in_every_stage_ends_in_the_same_bytes(tmp_path, finished):
     write_cohort(tmp_path, good_rows(tmp_path), derive=DERIVE)
     stages = ("fetch", "ingest", "label", "cohort", "derive", "project", "shard")
     for stage in stages:
-        process = subprocess.Popen(
-            command(tmp_path, "shards"),
-            cwd=tmp_path,
-            env=clean_environment(),
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        wait_for_work(process, tmp_path, stage)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        kill_during(stage, tmp_path, "shards")
     done = run(tmp_path, "shards")
     assert done.returncode == 0, done.stdout + done.stderr
     assert digests(tmp_path) == digests(finished[0])
     assert not list(tmp_path.glob("results/**/.*tmp*"))
     assert "Nothing to be done" in (again := run(tmp_path, "shards", "-n")).stdout + again.stderr
-
-
-def wait_for_work(process, folder: Path, stage: str) -> None:
-    """Until a job of the stage has opened its log and had a moment to start writing."""
-    log = folder / "results/logs"
-    seen = set(log.glob(f"{stage}*/**/*.log")) | set(log.glob(f"{stage}.log"))
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        logs = set(log.glob(f"{stage}*/**/*.log")) | set(log.glob(f"{stage}.log"))
-        if logs - seen or (seen and stage == "fetch"):
-            time.sleep(0.4)
-            return
-        if process.poll() is not None:
-            pytest.fail(f"the run ended before stage {stage} began: {process.stderr.read().decode()}")
-        time.sleep(0.02)
-    pytest.fail(f"stage {stage} did not start")
 
 
 def test_the_demo_config_plans_its_cases():

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.phantoms import phantom_case, simulate, write_phantom_shard
+from tests.phantoms import phantom_case, write_phantom_shard, xrays_of
 from xr2ct.errors import UserError
 from xr2ct.export import export_x2ct, x2ct_image, x2ct_volume
 
@@ -76,7 +76,7 @@ def test_an_image_of_one_value_becomes_zero():
 
 def test_wrong_simulators_are_refused(tmp_path):
     case = phantom_case("p")
-    one_view = simulate(case.ct_hu, case.affine, views=("PA", "RLAT"))
+    one_view = xrays_of(case.ct_hu, case.affine, views=("PA", "RLAT"))
     shard = write_phantom_shard(tmp_path / "p.h5", [phantom_case("p", xrays={"odd": one_view})])
     with pytest.raises(UserError, match="has views PA, RLAT, the layout needs PA and LAT"):
         export_x2ct(shards=[shard], simulator="odd", out=tmp_path)
