@@ -26,7 +26,7 @@ include: "pipeline/rules/report.smk"
 rule all:
     default_target: True
     input:
-        "results/report/index.html",
+        "results/report/index.html" if EXPERIMENT["runs"] and EXPERIMENT["report_splits"] else all_shards,
 
 
 rule shards:
@@ -35,4 +35,4 @@ rule shards:
 
 
 onsuccess:
-    print_summary()
+    finish()

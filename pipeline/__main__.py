@@ -65,13 +65,15 @@ def _fetch_arguments(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--dataset", default="folder", help="data set of --ct")
     stage.add_argument("--license", default="LicenseRef-private", help="SPDX id of its licence")
     stage.add_argument("--attribution", default="", help="whom to credit for it")
-    stage.add_argument("--subject", default="", help="patient of --ct (hashed); default: the case id")
+    stage.add_argument("--subject-key", default="", help="hashed patient of --ct; default: DICOM PatientID or the case")
     stage.add_argument("--bad-id-line", type=int, default=0, help=argparse.SUPPRESS)
 
 
 def _fetch(options: argparse.Namespace) -> None:
     from pipeline.fetch import fetch_file, fetch_package
     from pipeline.packages import PACKAGE_CASES
+    from pipeline.plan import is_case_id
+    from pipeline.structures import load_scheme
 
     if options.list:
         for name, entry in PACKAGE_CASES.items():
@@ -80,6 +82,11 @@ def _fetch(options: argparse.Namespace) -> None:
         return
     if not options.case or not options.out:
         raise UserError("fetch needs --case and --out (or --list). See: python -m pipeline fetch --help")
+    if not is_case_id(options.case):
+        raise UserError(
+            f"case id {options.case!r} cannot be a file name; expected letters, digits, '.', '_', '-', at most 64."
+        )
+    load_scheme(options.label_scheme)
     if options.package_case:
         if options.package_case not in PACKAGE_CASES:
             raise UserError(
@@ -93,7 +100,7 @@ def _fetch(options: argparse.Namespace) -> None:
             options.out,
             ct=options.ct,
             label=options.label,
-            subject=options.subject or options.case,
+            key=options.subject_key,
             dataset=options.dataset,
             license=options.license,
             attribution=options.attribution,
@@ -198,7 +205,7 @@ def _project_arguments(stage: argparse.ArgumentParser) -> None:
 def _project(options: argparse.Namespace) -> None:
     from pipeline.project import Simulator, project
 
-    views = tuple(json.loads(view) if view.startswith("{") else view for view in options.views)
+    views = tuple(_json(view, "--views") if view.startswith("{") else view for view in options.views)
     values = {item.name: getattr(options, item.name) for item in fields(Simulator)}
     simulator = Simulator(**(values | {"views": views, "detector_px": tuple(options.detector_px)}))
     project(options.record, options.out, simulator)
@@ -224,8 +231,19 @@ def _shard(options: argparse.Namespace) -> None:
         simulators=options.simulators,
         index=options.index,
         count=options.count,
-        config=json.loads(options.config),
+        config=_json(options.config, "--config"),
     )
+
+
+def _json(text: str, option: str) -> dict:
+    """A JSON object given on the command line."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{option} {text!r} is not JSON ({error}).") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{option} {text!r} is not a JSON object.")
+    return value
 
 
 STAGES: dict[str, tuple[Callable, Callable, str]] = {
@@ -255,6 +273,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         print("ERROR: out of memory. Give the stage more memory or fewer cores, then run it again.", file=sys.stderr)
         return EXIT_TRANSIENT
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        print(f"ERROR: {error.filename}: {error.strerror}. Give another path.", file=sys.stderr)
+        return EXIT_USER
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
             raise

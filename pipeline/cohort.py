@@ -23,6 +23,9 @@ class TooManyQuarantined(Exception):
 def gather(record_paths: list[Path], folder: Path, *, max_quarantine_fraction: float) -> None:
     """Publish `folder`/quarantine.tsv and cases.tsv; refuse leaking splits and too many bad cases."""
     records = sorted((read_record(path) for path in record_paths), key=lambda record: record["case"])
+    early = [record["case"] for record in records if record["status"] == "ok" and record["stage"] != "label"]
+    if early:
+        raise UserError(f"case {early[0]} has not been through the label stage; expected records of that stage.")
     good = [record for record in records if record["status"] == "ok"]
     bad = [record for record in records if record["status"] != "ok"]
     write_table(folder / "quarantine.tsv", QUARANTINE_COLUMNS, bad)
@@ -50,16 +53,21 @@ def _refuse_too_many(total: int, bad: list[dict], allowed: float) -> None:
         raise TooManyQuarantined(
             f"{len(bad)} of {total} cases cannot be used; allowed is a fraction of {allowed:g}. Most frequent: "
             + ", ".join(f"{reason} ({count})" for reason, count in reasons)
-            + ". See quarantine.tsv beside this stage's output; mend the data or raise max_quarantine_fraction."
+            + ". The lines above name each case; mend the data or raise max_quarantine_fraction."
         )
 
 
 def refuse_leaks(records: list[dict]) -> None:
-    """Stop if two cases of different splits share a patient or are the same CT; both are named."""
+    """Stop if two cases of different splits share a patient or are the same CT; both are named.
+
+    A patient is known by the subject of the cohort table, and by the DICOM PatientID where a series has one.
+    """
     for first, second in combinations(records, 2):
         if first["split"] == second["split"]:
             continue
-        same_patient = first["subject_key"] == second["subject_key"]
+        same_patient = first["subject_key"] == second["subject_key"] or (
+            first.get("patient_key") and first["patient_key"] == second.get("patient_key")
+        )
         if same_patient or first["ct_sha256"] == second["ct_sha256"]:
             what = "are of one patient" if same_patient else "are the same CT"
             raise UserError(

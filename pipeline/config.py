@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from copy import deepcopy
 from difflib import get_close_matches
@@ -12,9 +13,14 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from pipeline.errors import UserError
-from pipeline.structures import check_structures
+from pipeline.geometry import view_angles
+from pipeline.projectors import get_projector
+from pipeline.structures import check_structures, load_scheme
 
 SCHEMA_PATH = Path(__file__).with_name("config.schema.yaml")
+
+
+_TYPES = {"array": "a list (lines that start with '- ')", "object": "a mapping (lines of 'key: value')"}
 
 
 @cache
@@ -47,9 +53,10 @@ def _explain(error) -> str:
     about = error.schema.get("description", "")
     expected = {
         "enum": lambda: f"one of: {', '.join(map(str, error.schema['enum']))}",
-        "type": lambda: f"a value of type {error.schema['type']}",
+        "type": lambda: _TYPES.get(error.schema["type"], f"a value of type {error.schema['type']}"),
     }.get(error.validator, lambda: f"{error.validator} {error.validator_value}")()
-    shown = repr(error.instance) if len(repr(error.instance)) < 80 else type(error.instance).__name__
+    kind = _TYPES["array" if isinstance(error.instance, list) else "object"]
+    shown = kind if isinstance(error.instance, dict | list) and len(repr(error.instance)) > 80 else repr(error.instance)
     return f"config: {where} is {shown}; expected {expected}.{' ' + about if about else ''}"
 
 
@@ -77,14 +84,37 @@ def _check_references(config: dict) -> None:
                 f"config: runs.{name}.simulator is {run['simulator']!r}; expected one of the simulators: "
                 f"{', '.join(config['simulators'])}."
             )
+    for name, simulator in config["simulators"].items():
+        get_projector(simulator["beam"], simulator["backend"])
+        names = [view_angles(view)[0] for view in simulator["views"]]
+        if len(set(names)) < len(names):
+            raise UserError(f"config: simulators.{name}.views names a view twice; expected different names.")
+        if simulator["beam"] == "cone" and not 0 < simulator["sod_mm"] < simulator["sdd_mm"]:
+            raise UserError(
+                f"config: simulators.{name} has sod_mm {simulator['sod_mm']} and sdd_mm {simulator['sdd_mm']}; expected "
+                "0 < sod_mm < sdd_mm."
+            )
+    if not all(math.isfinite(number) for number in _numbers(config)):
+        raise UserError("config: a number is NaN or infinite; expected finite numbers.")
     low, high = config["window_hu"]
     if not low < high:
         raise UserError(f"config: window_hu is [{low}, {high}]; expected the lower bound first.")
+    for entry in config["cohort"]:
+        load_scheme(entry["label_scheme"])
     needs = {"packages": ("cases",), "folder": ("csv", "dataset", "license", "attribution")}
     for number, entry in enumerate(config["cohort"]):
         for key in needs[entry["source"]]:
-            if key not in entry:
+            if not entry.get(key):
                 raise UserError(f"config: cohort.{number} has no {key!r}; source {entry['source']!r} needs it.")
+
+
+def _numbers(value) -> Iterator[float]:
+    """Every number anywhere in the config."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def leaves(rules: dict | None = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:

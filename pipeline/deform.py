@@ -10,7 +10,10 @@ from numpy import ndarray
 from scipy.interpolate import make_interp_spline
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from pipeline.errors import UserError
 from pipeline.resample import HU_RANGE, PADDING_HU
+
+MIN_JACOBIAN = 0.2
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,12 @@ def random_deformation(
 
     elastic = np.stack([_smooth_noise(rng, shape, spacing_mm, strength.control_spacing_mm) for _ in range(3)])
     elastic *= strength.max_displacement_mm * rng.uniform(0.5, 1.0) / np.linalg.norm(elastic, axis=0).max()
-    while (jacobian := min_jacobian(whole + elastic, spacing_mm)) <= 0.2:
+    if min_jacobian(whole, spacing_mm) <= MIN_JACOBIAN:
+        raise UserError(
+            f"max_scale {strength.max_scale:g} and max_rotation_deg {strength.max_rotation_deg:g} fold the volume even "
+            "without an elastic part; expected weaker ones (max_scale at most 0.3). Lower them."
+        )
+    while (jacobian := min_jacobian(whole + elastic, spacing_mm)) <= MIN_JACOBIAN:
         elastic *= 0.5
     total = (whole + elastic).astype(np.float32)
     return Deformation(total, float(np.linalg.norm(total, axis=0).max()), jacobian)

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.deform import Strength, derive_case
 from pipeline.errors import UserError
 from pipeline.files import array_sha256
-from pipeline.label import label_status
+from pipeline.label import CUT, label_status
 from pipeline.nifti import load_nifti, save_nifti
 from pipeline.records import read_record, run_case
 
@@ -25,6 +25,10 @@ def derive(
             f"derived cases are asked of {parent['case']}, which has no labels; expected a labelled CT. "
             "Choose another parent under `derive`, or give this one labels."
         )
+    if number < 0 or strength.control_spacing_mm <= 0:
+        raise UserError(
+            f"number {number}, control_spacing_mm {strength.control_spacing_mm:g}; expected 0 or more, above 0."
+        )
     known = {**parent, "case": case, "split": split, "derived_from": parent["case"]}
 
     def work(folder: Path) -> dict:
@@ -37,13 +41,15 @@ def derive(
         )
         save_nifti(folder / "ct.nii.gz", ct, np.array(parent["affine"]))
         save_nifti(folder / "label.nii.gz", label, np.array(parent["affine"]))
-        status = label_status(label, label, [value > 0 for value in parent["label_status"][1:]])
-        was_cut = np.array(parent["label_status"]) == 2
+        known_before = parent["label_status"]
+        vanished = set(np.unique(label_parent).tolist()) - set(np.unique(label).tolist())
+        cut = {value for value, status in enumerate(known_before) if status == CUT} | vanished
+        status = label_status(label, cut, [value > 0 for value in known_before[1:]])
         return {
             "ct": "ct.nii.gz",
             "label": "label.nii.gz",
             "ct_sha256": array_sha256(ct),
-            "label_status": np.where(was_cut & (status == 3), 2, status).tolist(),
+            "label_status": status.tolist(),
             "max_displacement_mm": round(field.max_displacement_mm, 3),
             "min_jacobian": round(field.min_jacobian, 4),
         }

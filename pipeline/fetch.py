@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
 import re
 import shutil
@@ -19,15 +18,10 @@ from typing import IO
 from pipeline.errors import CaseError, UserError
 from pipeline.files import file_sha256, publish
 from pipeline.packages import PACKAGE_CASES, Package
+from pipeline.patients import subject_key
 from pipeline.records import run_case
 
 _MEMBER_LIMIT = 2 * 1024**3
-
-
-def subject_key(dataset: str, subject: str) -> str:
-    """Keyed hash of a patient; set XR2CT_SUBJECT_SECRET where the patient ids themselves are private."""
-    secret = os.environ.get("XR2CT_SUBJECT_SECRET", "xr2ct").encode()
-    return hmac.new(secret, f"{dataset}\0{subject}".encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def fetch_package(case: str, split: str, package_case: str, folder: Path) -> dict:
@@ -65,14 +59,17 @@ def fetch_file(
     *,
     ct: str,
     label: str,
-    subject: str,
+    key: str,
     dataset: str,
     license: str,
     attribution: str,
     label_scheme: str,
     bad_id_line: int = 0,
 ) -> dict:
-    """Record a user's own CT where it lies; a DICOM series is its folder. Nothing is copied."""
+    """Record a user's own CT where it lies; a DICOM series is its folder. Nothing is copied.
+
+    `key` is the patient's, hashed; without one the case counts as a patient of its own, unless its DICOM tags know better.
+    """
     known = {
         "case": case,
         "split": split,
@@ -81,7 +78,8 @@ def fetch_file(
         "dataset_doi": "",
         "license": license,
         "attribution": attribution,
-        "subject_key": subject_key(dataset, subject),
+        "subject_key": key or subject_key(dataset, case),
+        "subject_given": bool(key),
         "derived_from": "",
         "label_scheme": label_scheme,
         "label_names": {},

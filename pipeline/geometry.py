@@ -84,6 +84,10 @@ def make_view(
     the source-detector distance `sdd_mm` and the source-object distance `sod_mm`, both along the central ray.
     """
     name, alpha_deg, beta_deg = view_angles(view)
+    if not 0 < pixel_mm < np.inf or min(detector_px) < 1:
+        raise UserError(
+            f"detector_px {tuple(detector_px)} of pixel_mm {pixel_mm:g}; expected at least 1 x 1 pixels above 0 mm."
+        )
     turn = rotation(alpha_deg, beta_deg)
     beam_direction, step_u, step_v = turn @ _BEAM, turn @ _STEP_U * pixel_mm, turn @ _STEP_V * pixel_mm
     if beam == "parallel":
@@ -106,7 +110,11 @@ def make_view(
 def view_angles(view: str | dict) -> tuple[str, float, float]:
     """Name and gantry angles in degrees of a view as the config writes it."""
     if isinstance(view, dict):
-        return view["name"], float(view["alpha_deg"]), float(view.get("beta_deg", 0.0))
+        try:
+            angles = float(view["alpha_deg"]), float(view.get("beta_deg", 0.0))
+            return str(view["name"]), *angles
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"view {view!r}: expected {{name, alpha_deg, beta_deg}} with angles in degrees.") from None
     if view not in NAMED_VIEWS:
         raise UserError(
             f"view {view!r} is not known; expected one of: {', '.join(NAMED_VIEWS)}. "
@@ -122,6 +130,11 @@ def require_in_beam(view: View, corners_mm: Float[ndarray, "n 3"]) -> None:
         raise UserError(
             f"view {view.name}: the tube stands inside or in front of the volume. Increase sod_mm beyond half the "
             "volume's diagonal."
+        )
+    if view.source_mm[3] and (homogeneous[:, 2] > 1).any():
+        raise UserError(
+            f"view {view.name}: the detector stands inside the volume. Increase sdd_mm - sod_mm beyond half the volume's "
+            "diagonal."
         )
     uv = homogeneous[:, :2] / homogeneous[:, 2:]
     rows, columns = view.shape

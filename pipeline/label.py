@@ -27,6 +27,8 @@ def label(
     `missing` says what to do for a case without labels: none, totalsegmentator or totalsegmentator-fast.
     """
     known = read_record(record_path)
+    if known["status"] == "ok":
+        read_record(record_path, "ingest")
 
     def work(folder: Path) -> dict:
         ct_path = (record_path.parent / known["ct"]).resolve()
@@ -41,7 +43,7 @@ def label(
             structure_ids = _to_structures(ids, names, structures, remap)
             mapped = resample_label(structure_ids, affine, target, cube)
             annotated = annotated_structures(names, structures)
-            status = label_status(mapped, structure_ids, annotated)
+            status = label_status(mapped, lost_from_source(structure_ids, affine, target, mapped), annotated)
         save_nifti(folder / "label.nii.gz", mapped, target)
         return {
             "ct": relative(ct_path, folder),
@@ -119,19 +121,38 @@ def _to_structures(
 
 
 def label_status(
-    on_cube: UInt8[ndarray, "z y x"], at_source: UInt8[ndarray, "i j k"], annotated: list[bool]
+    on_cube: UInt8[ndarray, "z y x"], lost: set[int], annotated: list[bool]
 ) -> UInt8[ndarray, "structure"]:
-    """Per structure (background first): not annotated, absent, cut by the field of view (it touches an edge), complete."""
+    """Per structure (background first): not annotated, absent, cut by the field of view, complete.
+
+    Cut are the structures in `lost` (those the source's edge cuts, or that reach beyond the cube) and those that touch an
+    edge of the cube.
+    """
     status = np.full(len(annotated) + 1, NOT_ANNOTATED, np.uint8)
     status[0] = COMPLETE
-    inside = set(np.unique(on_cube))
-    cut = _touching(on_cube) | _touching(at_source)
+    inside, cut = set(np.unique(on_cube).tolist()), touching(on_cube) | lost
     for value, known in enumerate(annotated, start=1):
         if known:
-            status[value] = ABSENT if value not in inside else CUT if value in cut else COMPLETE
+            status[value] = CUT if value in cut else COMPLETE if value in inside else ABSENT
     return status
 
 
-def _touching(labels: ndarray) -> set[int]:
+def lost_from_source(
+    ids: UInt8[ndarray, "i j k"], affine: Float[ndarray, "4 4"], target: Float[ndarray, "4 4"], on_cube: ndarray
+) -> set[int]:
+    """Structures of the source that its own edge cuts, that have a voxel outside the cube, or that the cube lost."""
+    to_cube = np.linalg.inv(target) @ affine
+    outside = np.zeros(ids.shape, bool)
+    indices = np.ogrid[tuple(map(slice, ids.shape))]
+    for axis, size in enumerate(reversed(on_cube.shape)):
+        at = sum(to_cube[axis, other] * index for other, index in enumerate(indices)) + to_cube[axis, 3]
+        outside |= (at < -0.5) | (at > size - 0.5)
+    present = set(np.unique(ids).tolist())
+    gone = present - set(np.unique(on_cube).tolist())
+    return (touching(ids) | set(np.unique(ids[outside]).tolist()) | gone) - {0}
+
+
+def touching(labels: ndarray) -> set[int]:
+    """Values on the outermost layer of voxels."""
     faces = [np.take(labels, [0, -1], axis=axis).ravel() for axis in range(3)]
     return set(np.unique(np.concatenate(faces)).tolist())

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.packages import PACKAGE_CASES
+from pipeline.patients import subject_key
 
 CASE_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+_COLUMNS = {"case", "ct", "label", "subject", "split"}
 DERIVED_SPLITS = ("train", "family_validation", "family")
 
 
@@ -69,18 +71,30 @@ def _packages(entry: dict) -> list[PlannedCase]:
 def _folder(entry: dict, folder: Path) -> list[PlannedCase]:
     table = (folder / entry["csv"]).resolve()
     if not table.is_file():
-        raise UserError(f"cohort CSV {entry['csv']!r} does not exist. Give its path relative to the config file.")
-    with table.open(newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle)
-        columns = set(reader.fieldnames or ())
-        known = {"case", "ct", "label", "subject", "split"}
-        if not {"case", "ct"} <= columns <= known:
+        raise UserError(f"cohort CSV {entry['csv']!r} does not exist. Give its path relative to where snakemake runs.")
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle)
+            columns, lines = reader.fieldnames or [], list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"cohort CSV {entry['csv']!r} cannot be read ({error}); expected UTF-8 text with commas."
+        ) from None
+    if len(set(columns)) < len(columns) or not {"case", "ct"} <= set(columns) <= _COLUMNS:
+        raise UserError(
+            f"cohort CSV {entry['csv']!r} has the columns {', '.join(map(str, columns))}; expected case, ct and optionally "
+            "label, subject, split, each once."
+        )
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        if None in line or None in line.values():
             raise UserError(
-                f"cohort CSV {entry['csv']!r} has the columns {', '.join(sorted(map(str, columns)))}; expected case, ct "
-                "and optionally label, subject, split."
+                f"line {number} of {entry['csv']}: found another number of cells than the header has columns."
             )
-        rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
-    return [_folder_case(entry, table.parent, number, row) for number, row in enumerate(rows, start=2)]
+        rows.append(_folder_case(entry, table.parent, number, {key: value.strip() for key, value in line.items()}))
+    if not rows:
+        raise UserError(f"cohort CSV {entry['csv']!r} has no case below its header.")
+    return rows
 
 
 def _folder_case(entry: dict, folder: Path, line: int, row: dict[str, str]) -> PlannedCase:
@@ -90,19 +104,30 @@ def _folder_case(entry: dict, folder: Path, line: int, row: dict[str, str]) -> P
     name = row["case"]
     safe = is_case_id(name)
     case = name if safe else "u-" + hashlib.sha256(name.encode()).hexdigest()[:12]
-    arguments = ["--case", case, "--split", split, "--subject", row.get("subject") or case]
+    # The patient's id itself stays here: a command line can be seen by others and is kept in Snakemake's records.
+    arguments = [f"--case={case}", f"--split={split}"]
+    if row.get("subject"):
+        arguments.append(f"--subject-key={subject_key(entry['dataset'], row['subject'])}")
     for option in ("dataset", "license", "attribution", "label_scheme"):
-        arguments += ["--" + option.replace("_", "-"), entry[option]]
+        arguments.append(f"--{option.replace('_', '-')}={entry[option]}")
     inputs = []
     if safe:
         for option in ("ct", "label"):
             if row.get(option):
                 path = folder / row[option]
-                arguments += ["--" + option, str(path)]
-                inputs += [path] if path.is_file() else []
+                arguments.append(f"--{option}={path}")
+                inputs += [path] if _watchable(path) else []
     else:
-        arguments += ["--bad-id-line", str(line)]
+        arguments.append(f"--bad-id-line={line}")
     return PlannedCase(case, split, tuple(arguments), tuple(inputs))
+
+
+def _watchable(path: Path) -> bool:
+    """Whether Snakemake can watch the file for changes; a name with braces would mean something else to it."""
+    try:
+        return path.exists() and not set("{}") & set(str(path))
+    except OSError:
+        return False
 
 
 def is_case_id(name: str) -> bool:
@@ -111,7 +136,9 @@ def is_case_id(name: str) -> bool:
 
 
 def _derived(entries: list[dict], cases: dict[str, PlannedCase]) -> dict[str, DerivedCase]:
-    derived = {}
+    derived: dict[str, DerivedCase] = {}
+    numbers: dict[str, int] = {}
+    taken = {case.lower() for case in cases}
     for entry in entries:
         parent = entry["parent"]
         if parent not in cases:
@@ -121,10 +148,14 @@ def _derived(entries: list[dict], cases: dict[str, PlannedCase]) -> dict[str, De
                 f"derive.parent {parent!r} belongs to split {cases[parent].split!r}; its derived cases would bring a "
                 "held-out patient into training. Expected a parent of split 'train'."
             )
-        number = 0
         for split in DERIVED_SPLITS:
             for _ in range(entry[split]):
-                number += 1
+                number = numbers[parent] = numbers.get(parent, 0) + 1
                 case = f"{parent}-d{number:04d}"
+                if not is_case_id(case) or case.lower() in taken:
+                    raise UserError(
+                        f"derived case {case!r} would take the id of another case, or one longer than 64 characters. "
+                        "Rename that case, or the parent."
+                    )
                 derived[case] = DerivedCase(case, parent, split, number)
     return derived

@@ -78,7 +78,7 @@ def simulate(ct_hu: Int16[ndarray, "z y x"], affine: Float[ndarray, "4 4"], simu
 
 def project(record_path: Path, out: Path, simulator: Simulator) -> None:
     """Simulate one case of the workflow and publish its X-rays."""
-    record = read_record(record_path)
+    record = read_record(record_path, "label", "derive")
     ct = load_nifti((record_path.parent / record["ct"]).resolve())
     if array_sha256(ct) != record["ct_sha256"]:
         raise OSError(f"case {record['case']}: the CT differs from its record; delete its folder and run again")

@@ -14,15 +14,21 @@ from pipeline.versions import RESULT_VERSION
 RECORD = "case.json"
 
 
-def read_record(path: Path) -> dict:
-    """The record of a case; a missing or foreign file is a `UserError`."""
+def read_record(path: Path, *stages: str) -> dict:
+    """The record of a case; a missing or foreign file is a `UserError`.
+
+    With `stages`, it must come from one of them: a quarantined record is only accepted where none is named.
+    """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         record["case"], record["stage"], record["status"]
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; expected the {RECORD} of an earlier stage. Run that stage.") from None
+    except OSError:
+        raise UserError(f"{path} cannot be read; expected the {RECORD} of an earlier stage. Run that stage.") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is not a case record; expected the {RECORD} of an earlier stage.") from None
+    if stages and (record["status"] != "ok" or record["stage"] not in stages):
+        found = record["stage"] if record["status"] == "ok" else f"{record['stage']}, {record['status']}"
+        raise UserError(f"{path} is a record of stage {found}; expected a usable one of: {', '.join(stages)}.")
     return record
 
 

@@ -27,7 +27,7 @@ def shard(
     config: dict,
 ) -> None:
     """Write one shard of the cases whose records are given, with the X-rays `projections`/<simulator>/<case>.h5."""
-    records = [read_record(path) for path in record_paths]
+    records = [read_record(path, "label", "derive") for path in record_paths]
     for name in _SHARED:
         values = {str(record[name]) for record in records}
         if len(values) > 1:
@@ -35,6 +35,13 @@ def shard(
                 f"shard {out.name}: cases differ in {name}: {', '.join(sorted(values))}; expected one value."
             )
     first = records[0]
+    missing = [name for name in simulators if not (projections / name / f"{first['case']}.h5").is_file()]
+    if missing:
+        raise UserError(
+            f"simulator {missing[0]!r} has no X-rays of case {first['case']} in {projections}. Run project."
+        )
+    if "seed" not in config:
+        raise UserError("--config has no 'seed'; expected the JSON object that says how the data was made.")
     info = ShardInfo(
         **{name: first[name] for name in _SHARED if name != "structures"},
         structures=tuple(first["structures"]),

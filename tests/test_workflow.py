@@ -197,6 +197,25 @@ def test_a_power_cut_in_every_stage_ends_in_the_same_bytes(tmp_path, finished):
     assert "Nothing to be done" in (again := run(tmp_path, "shards", "-n")).stdout + again.stderr
 
 
+def test_shards_of_an_earlier_configuration_are_put_out_of_reach(tmp_path):
+    """The same patient moves from test to train: no reader of *.h5 may find it in both."""
+    rows = good_rows(tmp_path)[1:2]
+    write_cohort(tmp_path, rows)
+    assert run(tmp_path, "shards").returncode == 0
+    rows[0]["split"] = "train"
+    write_cohort(tmp_path, rows)
+    done = run(tmp_path, "shards")
+    assert done.returncode == 0 and "is of an earlier configuration" in done.stderr
+    folder = tmp_path / "results/shards/little"
+    assert sorted(path.name for path in folder.iterdir()) == ["test-00000-of-00001.h5.stale", "train-00000-of-00001.h5"]
+
+
+def test_a_run_without_training_cases_stops_the_dry_run(tmp_path):
+    write_cohort(tmp_path, good_rows(tmp_path)[1:], runs={"mean": {"model": "mean", "simulator": "cone"}})
+    done = run(tmp_path, "-n")
+    assert done.returncode != 0 and "run mean has no case to train on" in done.stdout + done.stderr
+
+
 def test_the_demo_config_plans_its_cases():
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     (derive,) = config["derive"]

@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         print("ERROR: memory is full. Free some, or give fewer cases at a time, and try again.", file=sys.stderr)
         return EXIT_TRY_AGAIN
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        print(f"ERROR: {error.filename}: {error.strerror}. Give another path.", file=sys.stderr)
+        return EXIT_USAGE
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -92,13 +95,24 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         """\
 examples:
   xr2ct train --model mean --simulator parallel --shards results/shards/*/train-*.h5 --out results/train/mean
-  xr2ct train --model spider --simulator cone --shards ... --settings '{"preset": "demo"}' --out results/train/a
+  xr2ct train --model spider --simulator cone --shards ... --settings '{"preset": "large"}' --out results/train/a
+
+models: mean (training mean), backprojection (FBP or FDK, nothing to learn), spider
+
+settings of spider, default first; {"preset": "paper"} is the printed recipe, {"preset": "large"} a wider network:
+  training   steps 800, or epochs (passes over the cases); batch 2 cases; optimizer adamw or sgd (momentum 0.9);
+             learning_rate 5e-3, table_rate 1 (of the hash table, as a multiple); schedule cosine or halving
+             (halve_epochs 100); weight_decay 0; clip 0 (largest gradient norm, 0 = none)
+  network    widths [16, 32, 64, 128, 256] of the UNet, convolutions 2 per block; hidden 64 and layers 3 of the decoder
+  hash grid  levels 11 of level_features 8, coarsest 16 and finest 0 (= the voxel grid) points per side,
+             log2_entries 17 (table rows per level)
+  sampling   points 32 per axis and step, in runs of run 4 neighbours
+  loss       intensity_weight 1 (L1), dice_weight 0.3, dice class or micro (eq. 25), entropy_weight 0.3
+  watching   log_steps 50, watch_steps 200, watch_cases 4 per shard, save_minutes 2 between resume points
 
 A stopped training (Ctrl-C, SIGTERM) continues where it stood when the same command is given again.""",
     )
-    parser.add_argument(
-        "--model", required=True, metavar="NAME", help="what to train; a wrong name lists the known ones"
-    )
+    parser.add_argument("--model", required=True, metavar="NAME", help="mean, backprojection or spider")
     parser.add_argument("--simulator", required=True, metavar="NAME", help="whose X-rays to train on, e.g. parallel")
     _add_files(parser, "--shards", "shards of split train")
     _add_files(parser, "--watch", "shards to look at during training, never trained on", required=False)

@@ -14,7 +14,7 @@ ERROR_HU = 1000.0
 LABEL_ALPHA = 115
 IGNORE = 255
 COLOURS = (
-    *("#4c9be8", "#7fc8f8", "#e4572e", "#f3a712", "#8ee3c8", "#e8d3a2", "#b07aa1", "#f28e8b", "#6ab04c", "#d88c4a"),
+    *("#4c9be8", "#c8b6ff", "#e4572e", "#f3a712", "#8ee3c8", "#e8d3a2", "#b07aa1", "#f28e8b", "#6ab04c", "#d88c4a"),
     *("#c44e8a", "#9c6b3c", "#7a77d6", "#55c1b8", "#d4d15a", "#f7a8c4", "#5e8c6a", "#a9c2ff", "#ff7f50", "#c9b1e8"),
 )
 ERROR_STOPS = (

@@ -1,5 +1,6 @@
 """Settings given as JSON become a frozen dataclass; what it does not know is refused with the nearest match."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from difflib import get_close_matches
@@ -38,7 +39,7 @@ def parse_settings(
 
 def _typed(key: str, value: Any, expected: Any) -> Any:
     """JSON has one number type and no tuple: accept 1 for a float and a list for a tuple of int, nothing else."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if expected is float and number:
         return float(value)
     if expected is int and number and value == int(value):

@@ -51,6 +51,12 @@ def test_a_patient_in_two_splits_stops_the_build_and_both_are_named(tmp_path, sp
     assert not (tmp_path / "out/cases.tsv").exists()
 
 
+def test_two_series_of_one_dicom_patient_are_one_patient(tmp_path):
+    paths = [record(tmp_path, case, split=split, patient_key="p") for case, split in (("a", "train"), ("b", "test"))]
+    with pytest.raises(UserError, match="are of one patient"):
+        gather(paths, tmp_path / "out", max_quarantine_fraction=0.05)
+
+
 def test_a_patient_may_have_two_cases_in_one_split(tmp_path):
     paths = [record(tmp_path, case, subject_key="same") for case in ("a", "b")]
     gather(paths, tmp_path / "out", max_quarantine_fraction=0.05)

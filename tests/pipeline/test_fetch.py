@@ -8,11 +8,12 @@ import pytest
 
 from pipeline import packages
 from pipeline.errors import UserError
-from pipeline.fetch import fetch_file, fetch_package, subject_key
+from pipeline.fetch import fetch_file, fetch_package
 from pipeline.files import file_sha256
+from pipeline.patients import subject_key
 
 FOLDER = {
-    "subject": "p",
+    "key": "0123456789abcdef",
     "dataset": "mine",
     "license": "CC0-1.0",
     "attribution": "me",

@@ -68,6 +68,20 @@ def test_tube_and_detector_stand_at_their_distances():
     np.testing.assert_allclose(centre, [10 - 200, -20, 300])
 
 
+def test_with_both_angles_the_tilt_comes_first_and_the_turn_second():
+    """Tilt the beam +y by 30 degrees towards the head: (0, cos, sin); then turn it by 90 degrees: (-cos, 0, sin)."""
+    view = parallel({"name": "both", "alpha_deg": 90.0, "beta_deg": 30.0})
+    np.testing.assert_allclose(view.source_mm[:3], [-np.cos(np.pi / 6), 0, 0.5], atol=1e-12)
+
+
+def test_a_shadow_beside_a_wide_detector_is_refused_only_there():
+    """40 columns of 2 mm but 30 rows: 35 mm aside is still seen, 35 mm up is not."""
+    view = parallel("PA")
+    require_in_beam(view, ISO + [[35.0, 0, 0], [36.0, 1, 1]])
+    with pytest.raises(UserError, match="misses the detector"):
+        require_in_beam(view, ISO + [[0.0, 0, 35], [1.0, 1, 36]])
+
+
 @pytest.mark.parametrize("make", [parallel, cone])
 @pytest.mark.parametrize("view", [*NAMED_VIEWS, {"name": "odd", "alpha_deg": 37.0, "beta_deg": -12.0}])
 def test_pixels_project_onto_themselves_and_the_source_onto_nothing(make, view):
@@ -111,6 +125,9 @@ def test_a_parallel_matrix_is_affine_and_a_moved_world_gives_the_same_pixels():
         (lambda: parallel("FRONT"), "'FRONT' is not known; expected one of: PA, LAT, AP, RLAT"),
         (lambda: make_view("PA", ISO, beam="fan", detector_px=(2, 2), pixel_mm=1.0), "expected one of: parallel, cone"),
         (lambda: require_in_beam(cone("PA"), ISO + [[0.0, -900, 0]]), "inside or in front of the volume"),
+        (lambda: require_in_beam(cone("PA"), ISO + [[0.0, 250, 0]]), "detector stands inside the volume"),
+        (lambda: parallel("PA", pixel_mm=float("nan")), "expected at least 1 x 1 pixels above 0 mm"),
+        (lambda: parallel({"name": "a", "alpha_deg": "x"}), "angles in degrees"),
         (lambda: require_in_beam(parallel("PA"), ISO + [[500.0, 0, 0], [600, 0, 0]]), "misses the detector"),
     ],
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import CaseError
-from pipeline.label import _to_structures, label_status, place_in_source
+from pipeline.label import _to_structures, label_status, lost_from_source, place_in_source
 
 AFFINE = np.array([[2.0, 0, 0, -10], [0, 3, 0, 5], [0, 0, 5, 40], [0, 0, 0, 1]])
 NAMES = {1: "spleen", 2: "kidney_right", 3: "kidney_left", 117: "costal_cartilages"}
@@ -60,8 +60,20 @@ def test_status_tells_not_annotated_absent_cut_and_complete_apart():
     cube = np.zeros((5, 5, 5), np.uint8)
     cube[2, 2, 2] = 1  # complete
     cube[0, 2, 2] = 2  # cut by the cube
-    cube[2, 2, 3] = 4  # inside the cube, but cut in the source
-    source = np.zeros((9, 9, 9), np.uint8)
-    source[4, 4, 8] = 4
-    status = label_status(cube, source, [True, True, True, True, False])
-    assert status.tolist() == [3, 3, 2, 1, 2, 0]
+    cube[2, 2, 3] = 4  # inside the cube, but lost in part
+    status = label_status(cube, {4, 5}, [True, True, True, True, True, False])
+    assert status.tolist() == [3, 3, 2, 1, 2, 2, 0]
+
+
+def test_what_the_source_or_the_cube_cuts_is_lost():
+    """Cube of 10 voxels of 2 mm from x = 4: source voxels (1 mm) 3 to 23 lie inside."""
+    source = np.zeros((40, 40, 40), np.uint8)
+    affine, target = np.eye(4), np.diag([2.0, 2.0, 2.0, 1.0])
+    target[:3, 3] = 4.0
+    cube = np.zeros((10, 10, 10), np.uint8)
+    for value, voxels in ((1, [(10, 10, 10)]), (2, [(10, 10, 10), (30, 10, 10)]), (3, [(10, 2, 10)]), (4, [(0, 9, 9)])):
+        for at in voxels:
+            source[tuple(np.add(at, value) if value < 3 else at)] = value
+    cube[4, 4, 4], cube[5, 5, 5] = 1, 2
+    source[12, 10, 14] = 5  # inside, but too small for the cube
+    assert lost_from_source(source, affine, target, cube) == {2, 3, 4, 5}

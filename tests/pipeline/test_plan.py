@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.patients import subject_key
 from pipeline.plan import is_case_id, make_plan
 
 ENTRY = {
@@ -39,16 +40,34 @@ def test_a_hostile_id_gets_a_safe_name_and_none_of_its_files(tmp_path):
     plan = plan_of(tmp_path, "case,ct\n../x,x.nii.gz\ngood,x.nii.gz\n")
     bad, good = sorted(plan.cases.values(), key=lambda case: case.id.startswith("good"))
     assert bad.id.startswith("u-") and is_case_id(bad.id)
-    assert bad.fetch[-2:] == ("--bad-id-line", "2") and bad.inputs == ()
+    assert bad.fetch[-1] == "--bad-id-line=2" and bad.inputs == ()
     assert not any("../x" in part for part in bad.fetch)
     assert good.inputs == (tmp_path / "x.nii.gz",)
 
 
 def test_rows_may_name_split_subject_and_label(tmp_path):
     plan = plan_of(tmp_path, "case,ct,label,subject,split\na,a.nii,l.nii,p1,train\nb,b.nii,,,\n")
-    arguments = dict(zip(plan.cases["a"].fetch[::2], plan.cases["a"].fetch[1::2], strict=True))
-    assert arguments["--subject"] == "p1" and arguments["--label"] == str(tmp_path / "l.nii")
+    arguments = dict(part[2:].split("=", 1) for part in plan.cases["a"].fetch)
+    assert arguments["subject-key"] == subject_key("mine", "p1") and arguments["label"] == str(tmp_path / "l.nii")
+    assert "p1" not in " ".join(plan.cases["a"].fetch)
     assert (plan.cases["a"].split, plan.cases["b"].split) == ("train", "test")
+
+
+def test_values_that_look_like_options_are_values(tmp_path):
+    plan = plan_of(tmp_path, "case,ct,subject\na,-x.nii,--help\n")
+    assert all(part.startswith("--") and "=" in part for part in plan.cases["a"].fetch)
+
+
+def test_two_requests_for_one_parent_number_on_and_never_take_a_cohort_id(tmp_path):
+    twice = [{"parent": "a", "train": 2, "family_validation": 0, "family": 0}] * 2
+    plan = plan_of(tmp_path, "case,ct,split\na,a.nii,train\n", twice)
+    assert [case.number for case in plan.derived.values()] == [1, 2, 3, 4]
+    for name in ("a-d0001", "A-D0001"):
+        with pytest.raises(UserError, match="'a-d0001' would take the id of another case"):
+            plan_of(tmp_path, f"case,ct,split\na,a.nii,train\n{name},b.nii,test\n", twice)
+    with pytest.raises(UserError, match="longer than 64 characters"):
+        parent = "p" * 60
+        plan_of(tmp_path, f"case,ct,split\n{parent},a.nii,train\n", [twice[0] | {"parent": parent}])
 
 
 def test_derived_cases_keep_to_the_family_of_a_training_patient(tmp_path):
@@ -67,6 +86,9 @@ def test_derived_cases_keep_to_the_family_of_a_training_patient(tmp_path):
     [
         ("case,path\na,b\n", "has the columns case, path; expected case, ct"),
         ("case,ct,split\na,b,trian\n", "line 2 of cts.csv: split 'trian'; expected one of: train"),
+        ("case,ct,ct\na,b,c\n", "has the columns case, ct, ct; expected case, ct .* each once"),
+        ("case,ct\na,b,c\n", "line 2 of cts.csv: found another number of cells"),
+        ("case,ct\n", "no case below its header"),
         ("case,ct\na,x.nii\nA,y.nii\n", "'A' appears twice in the cohort"),
     ],
 )
@@ -79,3 +101,9 @@ def test_unknown_package_cases_are_named(tmp_path):
     entry = {"source": "packages", "cases": {"lidc": "train"}}
     with pytest.raises(UserError, match="'lidc' is not known; expected one of: lidc-idri-0001"):
         make_plan({"cohort": [entry], "derive": []}, tmp_path)
+
+
+def test_a_csv_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "cts.csv").write_bytes("case,ct\nä,x.nii\n".encode("utf-16"))
+    with pytest.raises(UserError, match="cannot be read .*expected UTF-8"):
+        make_plan({"cohort": [ENTRY], "derive": []}, tmp_path)

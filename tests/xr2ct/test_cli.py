@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import subprocess
 import sys
 
@@ -160,3 +161,17 @@ def test_heavy_packages_are_imported_by_the_commands_that_need_them():
 def test_result_versions_cover_the_commands_that_make_results():
     assert {"train", "reconstruct", "evaluate", "report"} == set(RESULT_VERSION)
     assert all(isinstance(number, int) and number > 0 for number in RESULT_VERSION.values())
+
+
+def test_the_help_of_train_names_every_model_preset_and_setting(capsys):
+    from dataclasses import fields
+
+    from xr2ct.models.registry import MODELS
+
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    for name, entry in MODELS.items():
+        assert name in text
+        for word in [*entry.presets, *(field.name for field in fields(entry.settings))]:
+            assert re.search(rf"\b{word}\b", text), word
