@@ -90,7 +90,7 @@ def anatomy(path, case=0):
             def at(structure, view):
                 return pixel_of(file, simulator, case, views.index(view), structure)  # noqa: B023
 
-            heart, spine, liver, trachea = (at(name, "PA") for name in ("heart", "vertebrae", "liver", "trachea"))
+            heart, spine, liver = (at(name, "PA") for name in ("heart", "vertebrae", "liver"))
             if heart and spine:
                 yield f"{simulator} PA: heart right of the spine in the image (patient's left)", heart[0] > spine[0]
                 yield (
@@ -98,9 +98,9 @@ def anatomy(path, case=0):
                     at("vertebrae", "LAT")[0] > at("heart", "LAT")[0],
                 )
                 yield f"{simulator} PA: spine near the middle", abs(spine[0] - columns / 2) < columns / 4
-            if liver and trachea:
+            if heart and spine and liver:
                 yield f"{simulator} PA: liver left of the spine in the image (patient's right)", liver[0] < spine[0]
-                yield f"{simulator} PA: trachea above the liver (head up)", trachea[1] < liver[1]
+                yield f"{simulator} PA: heart above the liver (head up)", heart[1] < liver[1]
 
 
 if __name__ == "__main__":
