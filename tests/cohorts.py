@@ -150,7 +150,7 @@ def _wait_for_work(process, folder: Path, stage: str) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         logs = set(log.glob(f"{stage}*/**/*.log")) | set(log.glob(f"{stage}.log"))
-        if logs - seen or (seen and stage == "fetch"):
+        if logs - seen:
             time.sleep(0.4)
             return
         if process.poll() is not None:
