@@ -170,6 +170,27 @@ MUTANTS = (
         "moved = map_coordinates(label, at + 1.0,",
         "tests/pipeline/test_deform.py",
     ),
+    Mutant(
+        "derived case rotated about a corner",
+        "pipeline/deform.py",
+        "centred = grid - grid.reshape(3, -1).mean(axis=1)[:, None, None, None]",
+        "centred = grid",
+        "tests/pipeline/test_deform.py",
+    ),
+    Mutant(
+        "derived CT interpolated linearly",
+        "pipeline/deform.py",
+        "ct = map_coordinates(changed, at, order=3",
+        "ct = map_coordinates(changed, at, order=1",
+        "tests/pipeline/test_deform.py",
+    ),
+    Mutant(
+        "source affine replaced by the cube's",
+        "pipeline/shard.py",
+        'source_affine=np.array(record["source_affine"])',
+        'source_affine=np.array(record["affine"])',
+        "tests/test_contract.py",
+    ),
 )
 
 

@@ -67,6 +67,10 @@ def test_the_real_chest_keeps_its_world(chest):
             name: affine @ np.append(np.argwhere(label == value).mean(axis=0)[::-1], 1.0)
             for value, name in enumerate(STRUCTURES, start=1)
         }
+    with h5py.File(chest) as file:
+        np.testing.assert_allclose(np.diag(file["case/source_affine"][0]), [-0.703, 0.703, 2.5, 1], atol=1e-3)
+        assert file["case/source_shape"][0].tolist() == [512, 512, 133]
+        np.testing.assert_array_equal(np.diag(file["case/affine"][0]), [6, 6, 6, 1])
     assert world["heart"][0] < world["vertebrae"][0] - 5
     assert world["heart"][1] > world["vertebrae"][1] + 50
     assert world["liver"][0] > world["vertebrae"][0] + 30

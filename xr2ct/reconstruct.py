@@ -1,15 +1,10 @@
 """Reconstruct every case of some shards with a trained model: CT and structures as NIfTI, index.json last."""
 
-import gzip
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-from jaxtyping import Float, Integer
-from numpy import ndarray
 from tqdm import tqdm
 
 from xr2ct.cases import Cases, describe, require_same
@@ -17,6 +12,7 @@ from xr2ct.checkpoint import load_checkpoint
 from xr2ct.device import choose_device
 from xr2ct.errors import UserError
 from xr2ct.files import publish
+from xr2ct.nifti import save_nifti
 from xr2ct.shards import open_shards
 from xr2ct.train import build_trained
 from xr2ct.versions import RESULT_VERSION
@@ -78,13 +74,3 @@ def reconstruct(
     }
     with publish(out / INDEX) as private:
         private.write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def save_nifti(path: Path, array: Integer[ndarray, "z y x"], affine: Float[ndarray, "4 4"]) -> None:
-    """Publish a (z, y, x) array as NIfTI in RAS mm; nibabel wants (x, y, z). The same content is the same bytes."""
-    image = nib.Nifti1Image(np.ascontiguousarray(array.T), affine)
-    image.set_sform(affine, code="scanner")
-    image.set_qform(affine, code="scanner")
-    image.header.set_xyzt_units("mm")
-    with publish(path) as private:
-        private.write_bytes(gzip.compress(image.to_bytes(), compresslevel=4, mtime=0))

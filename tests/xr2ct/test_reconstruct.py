@@ -12,7 +12,8 @@ from tests.xr2ct.cohort import TINY, WINDOW, write_cohort
 from xr2ct.cases import Cases
 from xr2ct.checkpoint import load_checkpoint
 from xr2ct.errors import UserError
-from xr2ct.reconstruct import reconstruct, save_nifti
+from xr2ct.nifti import save_nifti
+from xr2ct.reconstruct import reconstruct
 from xr2ct.shards import open_shards
 from xr2ct.train import build_trained, train
 
