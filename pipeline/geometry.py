@@ -7,7 +7,9 @@ Nothing is ever flipped afterwards: the 3x4 matrix says where a point of the pat
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from jaxtyping import Float
@@ -77,23 +79,35 @@ def make_view(
     pixel_mm: float,
     sdd_mm: float = 0.0,
     sod_mm: float = 0.0,
+    offset_mm: tuple[float, float] = (0.0, 0.0),
+    roll_deg: float = 0.0,
 ) -> View:
     """Place one view around the isocentre.
 
     `view` is a name of NAMED_VIEWS or {"name", "alpha_deg", "beta_deg"}; `detector_px` is (rows, columns); a cone needs
     the source-detector distance `sdd_mm` and the source-object distance `sod_mm`, both along the central ray.
+    `roll_deg` turns the detector in its plane about the central ray, from its u axis towards its v axis (clockwise for
+    the viewer, so the picture turns counter-clockwise). `offset_mm` (u, v) then moves its centre along its own axes, so
+    the picture moves by -offset_mm / pixel_mm pixels and the central ray meets the same pixel at any roll.
     """
     name, alpha_deg, beta_deg = view_angles(view)
-    if not 0 < pixel_mm < np.inf or min(detector_px) < 1:
+    if not 0 < pixel_mm < math.inf or min(detector_px) < 1:
         raise UserError(
-            f"detector_px {tuple(detector_px)} of pixel_mm {pixel_mm:g}; expected at least 1 x 1 pixels above 0 mm."
+            f"detector_px {tuple(detector_px)} of pixel_mm {pixel_mm:g}; expected at least 1 x 1 pixels above 0 mm. "
+            "Correct the detector of the simulator."
+        )
+    if not np.isfinite([*offset_mm, roll_deg]).all():
+        raise UserError(
+            f"offset_mm {tuple(offset_mm)} and roll_deg {roll_deg:g}; expected finite mm and degrees. "
+            "Correct the detector of the simulator."
         )
     turn = rotation(alpha_deg, beta_deg)
-    beam_direction, step_u, step_v = turn @ _BEAM, turn @ _STEP_U * pixel_mm, turn @ _STEP_V * pixel_mm
+    beam_direction = turn @ _BEAM
+    step_u, step_v = (turn @ step * pixel_mm for step in _rolled(roll_deg))
     if beam == "parallel":
         source, centre = np.append(beam_direction, 0.0), isocentre_mm + beam_direction * max(sdd_mm - sod_mm, 0.0)
     elif beam == "cone":
-        if not 0 < sod_mm < sdd_mm:
+        if not 0 < sod_mm < sdd_mm < math.inf:
             raise UserError(
                 f"view {name}: sod_mm {sod_mm:g} and sdd_mm {sdd_mm:g} put the patient behind the tube or the detector; "
                 "expected 0 < sod_mm < sdd_mm. Correct the two distances of the simulator."
@@ -103,24 +117,50 @@ def make_view(
     else:
         raise UserError(f"beam {beam!r} is not known; expected one of: parallel, cone.")
     rows, columns = detector_px
-    origin = centre - (rows - 1) / 2 * step_v - (columns - 1) / 2 * step_u
+    offset_u, offset_v = offset_mm[0] / pixel_mm, offset_mm[1] / pixel_mm
+    origin = centre + (offset_v - (rows - 1) / 2) * step_v + (offset_u - (columns - 1) / 2) * step_u
     return View(name, source, origin, step_v, step_u, (rows, columns))
+
+
+def _rolled(roll_deg: float) -> tuple[Float[ndarray, "3"], Float[ndarray, "3"]]:
+    """Unit steps along u and v of a detector turned by `roll_deg` from u towards v, before the gantry turns."""
+    roll = np.deg2rad(roll_deg)
+    sine_cosine = _exact(np.array([np.sin(roll), np.cos(roll)]))
+    return sine_cosine[1] * _STEP_U + sine_cosine[0] * _STEP_V, sine_cosine[1] * _STEP_V - sine_cosine[0] * _STEP_U
 
 
 def view_angles(view: str | dict) -> tuple[str, float, float]:
     """Name and gantry angles in degrees of a view as the config writes it."""
     if isinstance(view, dict):
-        try:
-            angles = float(view["alpha_deg"]), float(view.get("beta_deg", 0.0))
-            return str(view["name"]), *angles
-        except (KeyError, TypeError, ValueError):
-            raise UserError(f"view {view!r}: expected {{name, alpha_deg, beta_deg}} with angles in degrees.") from None
+        angles = view.get("alpha_deg"), view.get("beta_deg", 0.0)
+        if not isinstance(view.get("name"), str) or set(view) - {"name", "alpha_deg", "beta_deg"}:
+            raise UserError(
+                f"view {view!r}; expected {{name, alpha_deg, beta_deg}}. Give it these keys, beta_deg if any."
+            )
+        for angle in angles:
+            if not isinstance(angle, Real) or isinstance(angle, bool) or not math.isfinite(angle):
+                raise UserError(
+                    f"view {view['name']}: an angle is {angle!r}; expected a finite number of degrees. "
+                    "Write it without quotes."
+                )
+        return view["name"], float(angles[0]), float(angles[1])
     if view not in NAMED_VIEWS:
         raise UserError(
             f"view {view!r} is not known; expected one of: {', '.join(NAMED_VIEWS)}. "
             "Use a name, or give {name, alpha_deg, beta_deg}."
         )
     return view, *NAMED_VIEWS[view]
+
+
+def centre_mm(shape: tuple[int, ...], affine: Float[ndarray, "4 4"]) -> Float[ndarray, "3"]:
+    """World centre of a (z, y, x) grid: the isocentre that views turn about."""
+    return affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2) + affine[:3, 3]
+
+
+def corners_mm(shape: tuple[int, ...], affine: Float[ndarray, "4 4"], beyond: float = 0.0) -> Float[ndarray, "8 3"]:
+    """World corners of a (z, y, x) grid, `beyond` voxels outside its outermost voxel centres."""
+    ends = ([-beyond, size - 1 + beyond] for size in shape[::-1])
+    return np.array(np.meshgrid(*ends, indexing="ij")).reshape(3, -1).T @ affine[:3, :3].T + affine[:3, 3]
 
 
 def require_in_beam(view: View, corners_mm: Float[ndarray, "n 3"]) -> None:
@@ -139,4 +179,6 @@ def require_in_beam(view: View, corners_mm: Float[ndarray, "n 3"]) -> None:
     uv = homogeneous[:, :2] / homogeneous[:, 2:]
     rows, columns = view.shape
     if (uv.max(axis=0) < 0).any() or (uv.min(axis=0) > [columns - 1, rows - 1]).any():
-        raise UserError(f"view {view.name}: the volume's shadow misses the detector. Correct detector_px or pixel_mm.")
+        raise UserError(
+            f"view {view.name}: the volume's shadow misses the detector. Correct detector_px, pixel_mm or offset_mm."
+        )

@@ -1,8 +1,8 @@
-"""X-ray simulators by name: each projects a volume of attenuation into one view."""
+"""X-ray projectors by name: each turns a volume of attenuation into line integrals for a list of views."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from numpy import ndarray
@@ -10,16 +10,25 @@ from numpy import ndarray
 from pipeline.errors import UserError
 from pipeline.geometry import View
 from pipeline.projectors.astra import project_astra
-from pipeline.projectors.axis_sum import project_axis_sum
 from pipeline.projectors.cil import project_cil
-from pipeline.projectors.trilinear import project_trilinear
+from pipeline.projectors.joseph import project_joseph
+from pipeline.projectors.parallel import project_parallel
+from pipeline.projectors.reference import project_reference
+from pipeline.projectors.siddon import project_siddon
 
-Projector = Callable[[ndarray, ndarray, View], ndarray]
-"""(mu_per_mm (z, y, x), affine (4, 4) index (x, y, z, 1) -> RAS mm, view) -> line integrals (v, u), dimensionless."""
+Projector = Callable[[ndarray, ndarray, Sequence[View]], ndarray]
+"""(mu_per_mm (z, y, x), affine (4, 4) index (x, y, z, 1) -> RAS mm, views of one detector shape) -> (view, v, u)."""
 
 PROJECTORS: dict[str, dict[str, Projector]] = {
-    "parallel": {"numpy": project_axis_sum, "trilinear": project_trilinear, "astra": project_astra, "cil": project_cil},
-    "cone": {"trilinear": project_trilinear},
+    "parallel": {
+        "parallel": project_parallel,
+        "joseph": project_joseph,
+        "siddon": project_siddon,
+        "reference": project_reference,
+        "astra": project_astra,
+        "cil": project_cil,
+    },
+    "cone": {"joseph": project_joseph, "siddon": project_siddon, "reference": project_reference},
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
@@ -11,7 +13,9 @@ from pipeline.geometry import View
 from pipeline.projectors.slices import require_axial_beam, rows_to_detector
 
 
-def project_cil(mu_per_mm: Float[ndarray, "z y x"], affine: Float[ndarray, "4 4"], view: View) -> Float[ndarray, "v u"]:
+def project_cil(
+    mu_per_mm: Float[ndarray, "z y x"], affine: Float[ndarray, "4 4"], views: Sequence[View]
+) -> Float[ndarray, "view v u"]:
     """Line integrals by CIL's ASTRA plugin on the CPU; slices travel as channels, the only form its CPU path accepts."""
     try:
         from cil.framework import AcquisitionGeometry
@@ -19,15 +23,21 @@ def project_cil(mu_per_mm: Float[ndarray, "z y x"], affine: Float[ndarray, "4 4"
     except ImportError as error:
         raise UserError(
             "backend 'cil' needs the Core Imaging Library, which is not installed and is not a pip package. "
-            "Create the environment pipeline/envs/cil.yaml with conda, or choose backend 'numpy'."
+            "Create the environment pipeline/envs/cil.yaml with conda, or choose backend 'parallel'."
         ) from error
+    return np.stack([_project(mu_per_mm, affine, view, AcquisitionGeometry, ProjectionOperator) for view in views])
+
+
+def _project(
+    mu_per_mm: Float[ndarray, "z y x"], affine: Float[ndarray, "4 4"], view: View, geometry: type, operator: type
+) -> Float[ndarray, "v u"]:
     spacing = require_axial_beam(view, affine, "cil")
     slices, rows, columns = mu_per_mm.shape
     centre = affine[:2, :2] @ np.array([(columns - 1) / 2, (rows - 1) / 2]) + affine[:2, 3]
     middle = view.origin_mm[:2] + (view.shape[1] - 1) / 2 * view.step_u_mm[:2]
     pixel_mm = float(np.linalg.norm(view.step_u_mm))
     beam_geometry = (
-        AcquisitionGeometry.create_Parallel2D(
+        geometry.create_Parallel2D(
             ray_direction=list(view.source_mm[:2]),
             detector_position=list(middle - centre),
             detector_direction_x=list(view.step_u_mm[:2] / pixel_mm),
@@ -41,6 +51,6 @@ def project_cil(mu_per_mm: Float[ndarray, "z y x"], affine: Float[ndarray, "4 4"
     volume_geometry.voxel_size_x = volume_geometry.voxel_size_y = spacing
     volume = volume_geometry.allocate(0.0)
     volume.fill(mu_per_mm.astype(np.float32))
-    operator = ProjectionOperator(volume_geometry, beam_geometry, device="cpu")
-    shadow = np.asarray(operator.direct(volume).as_array(), dtype=np.float64).reshape(slices, view.shape[1])
+    project = operator(volume_geometry, beam_geometry, device="cpu")
+    shadow = np.asarray(project.direct(volume).as_array(), dtype=np.float64).reshape(slices, view.shape[1])
     return rows_to_detector(shadow, affine, view)

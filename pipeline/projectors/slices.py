@@ -19,7 +19,7 @@ def require_axial_beam(view: View, affine: Float[ndarray, "4 4"], backend: str) 
     if not (aligned and in_plane):
         raise UserError(
             f"view {view.name}: backend {backend!r} projects slice by slice; expected a parallel beam with beta_deg 0 and "
-            "an isotropic grid along R, A, S. Use backend 'numpy' for this view."
+            "an isotropic grid along R, A, S. Use backend 'parallel' for this view."
         )
     return float(spacing)
 

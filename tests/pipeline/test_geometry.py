@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.geometry import NAMED_VIEWS, make_view, require_in_beam
+from pipeline.geometry import NAMED_VIEWS, centre_mm, corners_mm, make_view, require_in_beam
 
 ISO = np.array([10.0, -20.0, 300.0])
 
@@ -95,6 +95,50 @@ def test_pixels_project_onto_themselves_and_the_source_onto_nothing(make, view):
     np.testing.assert_allclose(np.cross(placed.step_u_mm, placed.step_v_mm) @ along[15, 20] < 0, True)
 
 
+def test_an_offset_detector_moves_the_picture_the_other_way():
+    """10 mm to the right and 6 mm up are 5 pixels of 2 mm and -3: the isocentre appears 5 to the left and 3 lower."""
+    for make in (parallel, cone):
+        assert pixel_of(make("PA", offset_mm=(10.0, -6.0)), ISO) == pytest.approx((19.5 - 5, 14.5 + 3))
+    moved, here = cone("LAT", offset_mm=(10.0, -6.0)), cone("LAT")
+    np.testing.assert_allclose(moved.origin_mm - here.origin_mm, [0, -10, 6])  # LAT: right is the back, down the feet
+    np.testing.assert_array_equal(moved.source_mm, here.source_mm)
+    np.testing.assert_array_equal(moved.step_u_mm, here.step_u_mm)
+
+
+def test_a_rolled_detector_turns_the_picture_counter_clockwise():
+    """The patient's left, on the right of a PA image, climbs: by a quarter turn it stands above the centre."""
+    left, head = ISO + [-20.0, 0, 0], ISO + [0.0, 0, 12]
+    assert pixel_of(parallel("PA", roll_deg=90.0), left) == pytest.approx((19.5, 14.5 - 10))
+    assert pixel_of(parallel("PA", roll_deg=90.0), head) == pytest.approx((19.5 - 6, 14.5))
+    assert pixel_of(parallel("PA", roll_deg=30.0), left) == pytest.approx((19.5 + 10 * 3**0.5 / 2, 14.5 - 10 / 2))
+    assert pixel_of(parallel("PA", roll_deg=-90.0), left) == pytest.approx((19.5, 14.5 + 10))
+    quarter = parallel("PA", roll_deg=90.0)
+    np.testing.assert_array_equal(quarter.step_u_mm, [0, 0, -2])
+    np.testing.assert_array_equal(quarter.step_v_mm, [2, 0, 0])
+
+
+def test_roll_is_about_the_central_ray_and_the_offset_along_the_rolled_axes():
+    """The central ray meets one pixel at any roll; a point beside it turns about that pixel, magnified 1000 / 640."""
+    point = ISO + [-16.0, -160.0, 0.0]
+    for roll, aside, climb in ((0.0, 1.0, 0.0), (90.0, 0.0, 1.0), (210.0, -(3**0.5) / 2, -0.5)):
+        view = cone("PA", roll_deg=roll, offset_mm=(10.0, -6.0))
+        assert pixel_of(view, ISO) == pytest.approx((14.5, 17.5))
+        assert pixel_of(view, point) == pytest.approx((14.5 + 12.5 * aside, 17.5 - 12.5 * climb))
+        pixel, along = view.rays()
+        np.testing.assert_allclose(pixel_of(view, pixel[3, 17] - 100 * along[3, 17]), (17, 3), atol=1e-9)
+
+
+def test_centre_and_corners_of_a_sheared_grid():
+    """A 4 x 6 x 8 grid (z, y, x) of 2 x 3 x 5 mm voxels whose x axis climbs 1 mm per voxel."""
+    affine = np.array([[2.0, 0, 0, -31], [0, 3.0, 0, 12], [1.0, 0, 5.0, 440], [0, 0, 0, 1]])
+    np.testing.assert_allclose(centre_mm((4, 6, 8), affine), [-31 + 7, 12 + 7.5, 440 + 3.5 + 7.5])
+    corners = corners_mm((4, 6, 8), affine)
+    assert len({tuple(corner) for corner in corners}) == 8
+    np.testing.assert_allclose(corners.min(axis=0), [-31, 12, 440])
+    np.testing.assert_allclose(corners.max(axis=0), [-31 + 14, 12 + 15, 440 + 7 + 15])
+    np.testing.assert_allclose(corners_mm((4, 6, 8), affine, beyond=0.5).min(axis=0), [-32, 10.5, 440 - 0.5 - 2.5])
+
+
 def test_oblique_views_turn_towards_the_named_ones():
     half_way = parallel({"name": "LAO", "alpha_deg": 45.0, "beta_deg": 0.0})
     np.testing.assert_allclose(
@@ -127,7 +171,20 @@ def test_a_parallel_matrix_is_affine_and_a_moved_world_gives_the_same_pixels():
         (lambda: require_in_beam(cone("PA"), ISO + [[0.0, -900, 0]]), "inside or in front of the volume"),
         (lambda: require_in_beam(cone("PA"), ISO + [[0.0, 250, 0]]), "detector stands inside the volume"),
         (lambda: parallel("PA", pixel_mm=float("nan")), "expected at least 1 x 1 pixels above 0 mm"),
-        (lambda: parallel({"name": "a", "alpha_deg": "x"}), "angles in degrees"),
+        (lambda: cone("PA", sdd_mm=float("inf")), "sod_mm 800 and sdd_mm inf"),
+        (lambda: cone("PA", sod_mm=float("nan")), "0 < sod_mm < sdd_mm"),
+        (lambda: cone("PA", detector_px=(0, 40)), r"detector_px \(0, 40\) .* expected at least 1 x 1 pixels"),
+        (lambda: cone("PA", pixel_mm=0.0), "above 0 mm"),
+        (lambda: cone("PA", roll_deg=float("nan")), "roll_deg nan; expected finite mm and degrees"),
+        (lambda: cone("PA", offset_mm=(0.0, float("inf"))), r"offset_mm \(0.0, inf\) .* expected finite"),
+        (lambda: require_in_beam(cone("PA", offset_mm=(60.0, 0.0)), ISO + [[0.0, 0, 0]]), "misses the detector"),
+        (lambda: parallel({"name": "a", "alpha_deg": "30"}), "an angle is '30'; expected a finite number .* quotes"),
+        (lambda: parallel({"name": "a", "alpha_deg": float("nan")}), "view a: an angle is nan"),
+        (lambda: parallel({"name": "a", "alpha_deg": 0.0, "beta_deg": True}), "an angle is True"),
+        (lambda: parallel({"name": "a"}), "view a: an angle is None"),
+        (lambda: parallel({"alpha_deg": 3.0}), "expected {name, alpha_deg, beta_deg}"),
+        (lambda: parallel({"name": "a", "alpha_deg": 3.0, "gamma_deg": 1.0}), "expected {name, alpha_deg, beta_deg}"),
+        (lambda: parallel({"name": "a", "alpha_deg": "x"}), "an angle is 'x'; expected a finite number of degrees"),
         (lambda: require_in_beam(parallel("PA"), ISO + [[500.0, 0, 0], [600, 0, 0]]), "misses the detector"),
     ],
 )

@@ -1,0 +1,419 @@
+/* Joseph and Siddon for detectors whose columns run along a grid axis, the usual case of a gantry.
+
+   The volume is seen as [a][b][c] with c contiguous and parallel to the detector's columns (v). All rays of one detector
+   column u then share their path in the (a, b) plane, so the work separates: per slab of the driving axis interpolate two
+   neighbouring columns into one, then resample that column along v. A ray of column u crosses the slab k of its driving
+   axis at
+
+       o(k) = o0 + o1 k          the other one of a and b
+       c(k, v) = (c00 + c01 k) + (c10 + c11 k) v
+
+   and runs sqrt(s0 + s1 v + s2 v^2) mm from one slab to the next.
+
+   Outside the volume the attenuation is 0; between the outermost voxel centre and one voxel further it falls linearly. */
+#include "common.h"
+
+#define PAD 64  /* zeros around a column: the reach of two vectors beyond either end */
+#define MATERIALS 3
+#define TILE 16 /* detector columns that are worked on together: their lines stay in the first-level cache */
+
+typedef struct {
+    int64_t driving; /* 0: a, 1: b */
+    double o0, o1, c00, c01, c10, c11, s0, s1, s2;
+} Path;
+
+typedef struct {
+    const void *data;          /* float32 (coded = 0) or int16 HU (coded = 1) */
+    int64_t a, b, c;           /* voxels */
+    int64_t stride_a, stride_b; /* in voxels */
+    int coded, channels;
+    float code[8]; /* slope_low, offset_low, slope_high, offset_high, air_until, 1/air_width, bone_from, 1/bone_width */
+} Volume;
+
+/* HU -> density, or density x (air, soft tissue, bone): the piecewise-linear decomposition of physics/materials.py. */
+INLINE void decode_density(const int16_t *restrict hu, int64_t n, const float *restrict code, float *restrict out) {
+    float slope_low = code[0], offset_low = code[1], slope_high = code[2], offset_high = code[3];
+    for (int64_t i = 0; i < n; i++) {
+        float h = hu[i], low = slope_low * h + offset_low, high = slope_high * h + offset_high;
+        out[i] = larger(smaller(low, high), 0.0f);
+    }
+}
+
+/* Which of air, soft tissue and bone (bits 0, 1, 2) a column may hold: most hold one or two, and the others cost nothing. */
+INLINE int materials_in(const int16_t *restrict hu, int64_t n, const float *restrict code) {
+    int16_t lowest = hu[0], highest = hu[0];
+    for (int64_t i = 0; i < n; i++) {
+        lowest = lowest < hu[i] ? lowest : hu[i];
+        highest = highest > hu[i] ? highest : hu[i];
+    }
+    float air_until = code[4], air_from = code[4] - 1 / code[5], bone_from = code[6], bone_until = code[6] + 1 / code[7];
+    int only_air = highest <= air_from, only_bone = lowest >= bone_until;
+    return (lowest < air_until ? 1 : 0) | (only_air || only_bone ? 0 : 2) | (highest > bone_from ? 4 : 0);
+}
+
+INLINE void decode_materials(const int16_t *restrict hu, int64_t n, const float *restrict code, int held, float *restrict air,
+                             float *restrict soft, float *restrict bone) {
+    float slope_low = code[0], offset_low = code[1], slope_high = code[2], offset_high = code[3];
+    float air_until = code[4], air_scale = code[5], bone_from = code[6], bone_scale = code[7];
+    if (held == 2) {
+        decode_density(hu, n, code, soft);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        float h = hu[i], low = slope_low * h + offset_low, high = slope_high * h + offset_high;
+        float density = larger(smaller(low, high), 0.0f);
+        float in_air = smaller(larger((air_until - h) * air_scale, 0.0f), 1.0f);
+        float in_bone = smaller(larger((h - bone_from) * bone_scale, 0.0f), 1.0f);
+        air[i] = density * in_air;
+        bone[i] = density * in_bone;
+        soft[i] = density * (1.0f - in_air - in_bone);
+    }
+}
+
+INLINE void mix(const float *restrict first, const float *restrict second, float f, int64_t begin, int64_t end,
+                       float *restrict out) {
+    for (int64_t i = begin; i < end; i++) out[i] = LERP(first[i], second[i], f);
+}
+
+/* line[v] += column(c0 + step v) for v in [begin, end); `column` may be read PAD before and behind its n entries. */
+INLINE void resample_plain(const float *column, float c0, float step, int begin, int end, float *line) {
+    for (int v = begin; v < end; v++) {
+        float c = fmaf((float)v, step, c0);
+        float whole = floorf(c);
+        int j = (int)whole;
+        float g = c - whole;
+        line[v] += LERP(column[j], column[j + 1], g);
+    }
+}
+
+#ifdef X86
+/* The same for |step| <= 1: sixteen pixels reach at most 18 entries of the column, so two registers and a permutation.
+   `count` columns and their lines at once: where they share c0 and step (a detector square to the axis, or several
+   materials), they share their positions. */
+AVX512 static void resample_avx512(const float *const *columns, float *const *lines, int count, float c0, float step, int begin,
+                                   int end) {
+    __m512 lanes = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512 steps = _mm512_set1_ps(step), start = _mm512_set1_ps(c0);
+    __m512i one = _mm512_set1_epi32(1);
+    for (int v = begin; v < end; v += 16) {
+        __mmask16 mask = end - v >= 16 ? 0xffff : (__mmask16)((1u << (end - v)) - 1);
+        __m512 c = _mm512_fmadd_ps(_mm512_add_ps(_mm512_set1_ps((float)v), lanes), steps, start);
+        __m512 whole = _mm512_roundscale_ps(c, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        __m512 g = _mm512_sub_ps(c, whole);
+        float edge = fmaf((float)(step >= 0 ? v : v + 15), step, c0);
+        int lowest = (int)floorf(edge);
+        __m512i entry = _mm512_sub_epi32(_mm512_cvttps_epi32(whole), _mm512_set1_epi32(lowest));
+        __m512i next = _mm512_add_epi32(entry, one);
+        for (int n = 0; n < count; n++) {
+            const float *from = columns[n] + lowest;
+            float *to = lines[n] + v;
+            __m512 r0 = _mm512_loadu_ps(from), r1 = _mm512_loadu_ps(from + 16);
+            __m512 here = _mm512_permutex2var_ps(r0, entry, r1), there = _mm512_permutex2var_ps(r0, next, r1);
+            __m512 value = _mm512_fmadd_ps(g, _mm512_sub_ps(there, here), here);
+            if (mask == 0xffff)
+                _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), value));
+            else
+                _mm512_mask_storeu_ps(to, mask, _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), value));
+        }
+    }
+}
+#endif
+
+/* The pixels v (begin, one past the end) whose sample lies in (-1, n): elsewhere it is 0. */
+INLINE void inside(double c0, double step, int64_t n, int n_v, int *begin, int *end) {
+    double low = 0, high = n_v;
+    if (fabs(step) > 1e-12) {
+        double enter = (-1.0 - c0) / step, leave = ((double)n - c0) / step;
+        enter = MIN(MAX(enter, -1e9), 1e9), leave = MIN(MAX(leave, -1e9), 1e9);
+        low = (double)-floor_int(-MIN(enter, leave));
+        high = (double)floor_int(MAX(enter, leave)) + 1;
+    } else if (c0 <= -1 || c0 >= (double)n) {
+        high = 0;
+    }
+    *begin = low < 0 ? 0 : low > n_v ? n_v : (int)low;
+    *end = high < *begin ? *begin : high > n_v ? n_v : (int)high;
+}
+
+INLINE void prefetch(const void *from, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)from + at);
+}
+
+/* image [channel][v][u] = line [u][channel][v] x mm per slab. */
+INLINE void publish(const float *lines, const Path *paths, int first_u, int last_u, int channels, int n_u, int n_v, float *image) {
+    for (int u = first_u; u < last_u; u++) {
+        double s0 = paths[u].s0, s1 = paths[u].s1, s2 = paths[u].s2;
+        for (int m = 0; m < channels; m++) {
+            const float *line = lines + ((u - first_u) * channels + m) * n_v;
+            for (int v = 0; v < n_v; v++)
+                image[((int64_t)m * n_v + v) * n_u + u] = line[v] * (float)sqrt(s0 + (s1 + s2 * (double)v) * (double)v);
+        }
+    }
+}
+
+typedef struct {
+    int u, begin, end, from, to; /* pixels [begin, end) see voxels [from, to) of this slab */
+    float c0, step;
+} Column;
+
+/* image [channel][v][u] = line integrals through the interpolated volume. */
+INLINE int joseph_columns_any(const Volume *volume, const Path *paths, int64_t columns_u, int64_t rows_v, float *image,
+                             int avx512) {
+    int channels = volume->channels, n_u = (int)columns_u, n_v = (int)rows_v;
+    int64_t length = volume->c + 2 * PAD, sides[2] = {volume->a, volume->b};
+    int64_t strides[2] = {volume->stride_a, volume->stride_b};
+    int64_t widest = MAX(sides[0], sides[1]), size = volume->coded ? sizeof(int16_t) : sizeof(float);
+    size_t lines_size = sizeof(float) * (size_t)(TILE * channels * n_v);
+    float *mixed = calloc((size_t)(TILE * channels * length), sizeof(float)), *none = calloc((size_t)volume->c, sizeof(float));
+    float *slab = volume->coded ? malloc(sizeof(float) * (size_t)(channels * widest * volume->c)) : NULL, *lines = malloc(lines_size);
+    uint8_t *held = malloc((size_t)widest); /* materials per column of the slab, as bits */
+    int failed = !mixed || !none || !lines || !held || (volume->coded && !slab);
+    for (int first_u = 0; first_u < n_u && !failed; first_u += TILE) {
+        int last_u = MIN(first_u + TILE, n_u);
+        memset(lines, 0, lines_size);
+        for (int driving = 0; driving < 2; driving++) {
+            int64_t across = sides[1 - driving], plane = across * volume->c, next = strides[1 - driving];
+            for (int64_t k = 0; k < sides[driving]; k++) {
+                Column column[TILE] = {{0}};
+                int count = 0;
+                int64_t left[TILE], lowest = across, highest = -1; /* voxel columns of this slab that the tile touches */
+                float share[TILE];
+                for (int u = first_u; u < last_u; u++) {
+                    const Path *path = paths + u;
+                    if (path->driving != driving) continue;
+                    double o = path->o0 + path->o1 * (double)k;
+                    int64_t i = floor_int(o);
+                    if (i < -1 || i >= across) continue;
+                    double c0 = path->c00 + path->c01 * (double)k, step = path->c10 + path->c11 * (double)k;
+                    Column *now = column + count;
+                    if (count && now[-1].c0 == (float)c0 && now[-1].step == (float)step) {
+                        *now = now[-1];
+                    } else {
+                        inside(c0, step, volume->c, n_v, &now->begin, &now->end);
+                        double at_begin = c0 + (double)now->begin * step, at_end = c0 + (double)(now->end - 1) * step;
+                        now->from = (int)MAX(floor_int(MIN(at_begin, at_end)) - 1, 0);
+                        now->to = (int)MIN(floor_int(MAX(at_begin, at_end)) + 3, volume->c);
+                        now->c0 = (float)c0, now->step = (float)step;
+                    }
+                    if (now->begin >= now->end) continue;
+                    now->u = u, left[count] = i, share[count] = (float)(o - (double)i);
+                    lowest = MIN(lowest, MAX(i, 0)), highest = MAX(highest, MIN(i + 1, across - 1));
+                    count++;
+                }
+                if (!count) continue;
+                const char *data = (const char *)volume->data + k * strides[driving] * size;
+                int64_t ahead = k + 1 < sides[driving] ? strides[driving] * size : 0; /* fetch the next slab while working */
+                for (int64_t n = lowest; n <= highest && volume->coded; n++) {
+                    const int16_t *hu = (const int16_t *)data + n * next;
+                    float *to = slab + n * volume->c;
+                    prefetch((const char *)hu + ahead, volume->c * size);
+                    if (channels == 1) {
+                        decode_density(hu, volume->c, volume->code, to);
+                    } else {
+                        held[n] = (uint8_t)materials_in(hu, volume->c, volume->code);
+                        decode_materials(hu, volume->c, volume->code, held[n], to, to + plane, to + 2 * plane);
+                    }
+                }
+                const float *columns[TILE * MATERIALS];
+                float *to[TILE * MATERIALS];
+                int filled = 0;
+                for (int n = 0; n < count; n++) {
+                    const Column *now = column + n;
+                    int64_t i = left[n], stride = volume->coded ? volume->c : next;
+                    int first = i >= 0, second = i + 1 < across;
+                    if (!volume->coded)
+                        for (int64_t j = MAX(i, lowest); j <= MIN(i + 1, highest); j++)
+                            if (n == 0 || j > left[n - 1] + 1 || j < left[n - 1])
+                                prefetch(data + ahead + (j * next + now->from) * size, (now->to - now->from) * size);
+                    int wanted = channels == 1 ? 1 : (first ? held[i] : 0) | (second ? held[i + 1] : 0);
+                    for (int m = 0; m < channels; m++) {
+                        if (!(wanted >> m & 1)) continue;
+                        int in_first = first && (channels == 1 || held[i] >> m & 1);
+                        int in_second = second && (channels == 1 || held[i + 1] >> m & 1);
+                        const float *base = volume->coded ? slab + m * plane : (const float *)data;
+                        float *column_mixed = mixed + (n * channels + m) * length + PAD;
+                        mix(in_first ? base + i * stride : none, in_second ? base + (i + 1) * stride : none, share[n], now->from, now->to,
+                            column_mixed);
+                        columns[filled] = column_mixed;
+                        to[filled++] = lines + ((now->u - first_u) * channels + m) * n_v;
+                    }
+                    /* Resample what shares its positions in one go, at the end of such a run. */
+                    int last = n + 1 == count || now[1].c0 != now->c0 || now[1].step != now->step;
+                    if (!last) continue;
+#ifdef X86
+                    if (avx512 && fabsf(now->step) <= 1.0f)
+                        resample_avx512(columns, to, filled, now->c0, now->step, now->begin, now->end);
+                    else
+#endif
+                        for (int m = 0; m < filled; m++) resample_plain(columns[m], now->c0, now->step, now->begin, now->end, to[m]);
+                    filled = 0;
+                }
+            }
+        }
+        publish(lines, paths, first_u, last_u, channels, n_u, n_v, image);
+    }
+    free(mixed), free(none), free(slab), free(lines), free(held);
+    return failed;
+}
+
+DISPATCH(joseph_columns, (const Volume *volume, const Path *paths, int64_t n_u, int64_t n_v, float *image), volume, paths, n_u, n_v,
+         image)
+
+/* Where a segment's end lies in cells of the column, for all pixels: from a0 + a1 v to b0 + b1 v, `part` of a slab long.
+   A ray shorter than one cell crosses at most one border, (border - a) / slope into the segment. */
+INLINE void siddon_plain(const float *column, float a0, float a1, float b0, float b1, float part, const float *inverse,
+                                int begin, int end, float *line) {
+    for (int v = begin; v < end; v++) {
+        float a = fmaf((float)v, a1, a0), b = fmaf((float)v, b1, b0);
+        float in = floorf(a), out = floorf(b);
+        float border = in > out ? in : out;
+        float before = (border - a) * inverse[v];
+        before = before > 0 ? before : 0;
+        before = before < part ? before : part;
+        float first = column[(int)in], second = column[(int)out];
+        line[v] = fmaf(before, first - second, fmaf(part, second, line[v]));
+    }
+}
+
+#ifdef X86
+/* `count` columns with the same positions at once. */
+AVX512 static void siddon_avx512(const float *const *columns, float *const *lines, int count, float a0, float a1, float b0, float b1,
+                                 float part, const float *inverse, int begin, int end) {
+    __m512 lanes = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), parts = _mm512_set1_ps(part);
+    __m512 starts_a = _mm512_set1_ps(a0), starts_b = _mm512_set1_ps(b0), zero = _mm512_setzero_ps();
+    __m512 steps_a = _mm512_set1_ps(a1), steps_b = _mm512_set1_ps(b1);
+    for (int v = begin; v < end; v += 16) {
+        __mmask16 mask = end - v >= 16 ? 0xffff : (__mmask16)((1u << (end - v)) - 1);
+        __m512 pixel = _mm512_add_ps(_mm512_set1_ps((float)v), lanes);
+        __m512 a = _mm512_fmadd_ps(pixel, steps_a, starts_a), b = _mm512_fmadd_ps(pixel, steps_b, starts_b);
+        __m512 in = _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        __m512 out = _mm512_roundscale_ps(b, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        float edge_a = fmaf((float)(a1 >= 0 ? v : v + 15), a1, a0), edge_b = fmaf((float)(b1 >= 0 ? v : v + 15), b1, b0);
+        int lowest = (int)floorf(MIN(edge_a, edge_b));
+        __m512i base = _mm512_set1_epi32(lowest);
+        __m512i entry_a = _mm512_sub_epi32(_mm512_cvttps_epi32(in), base), entry_b = _mm512_sub_epi32(_mm512_cvttps_epi32(out), base);
+        __m512 before = _mm512_mul_ps(_mm512_sub_ps(_mm512_max_ps(in, out), a), _mm512_maskz_loadu_ps(mask, inverse + v));
+        before = _mm512_min_ps(_mm512_max_ps(before, zero), parts);
+        for (int n = 0; n < count; n++) {
+            __m512 r0 = _mm512_loadu_ps(columns[n] + lowest), r1 = _mm512_loadu_ps(columns[n] + lowest + 16);
+            __m512 first = _mm512_permutex2var_ps(r0, entry_a, r1), second = _mm512_permutex2var_ps(r0, entry_b, r1);
+            __m512 sum = _mm512_fmadd_ps(parts, second, _mm512_maskz_loadu_ps(mask, lines[n] + v));
+            _mm512_mask_storeu_ps(lines[n] + v, mask, _mm512_fmadd_ps(before, _mm512_sub_ps(first, second), sum));
+        }
+    }
+}
+#endif
+
+/* Adds the path from plane `in` to plane `out` of the driving axis, less than a slab, to the lines of `count` columns. */
+INLINE void siddon_segment(const Path *path, double in, double out, double rise, const float *const *columns, float *const *lines,
+                           int count, const float *inverse, int begin, int end, int avx512) {
+    int pieces = 1 + (int)((out - in) * rise); /* each crosses at most one border along the column */
+    for (int piece = 0; piece < pieces; piece++) {
+        double from = in + (out - in) * piece / pieces, to = in + (out - in) * (piece + 1) / pieces;
+        float a0 = (float)(path->c00 + path->c01 * from + 0.5), a1 = (float)(path->c10 + path->c11 * from);
+        float b0 = (float)(path->c00 + path->c01 * to + 0.5), b1 = (float)(path->c10 + path->c11 * to);
+#ifdef X86
+        if (avx512 && fabsf(a1) <= 0.95f && fabsf(b1) <= 0.95f) {
+            siddon_avx512(columns, lines, count, a0, a1, b0, b1, (float)(to - from), inverse, begin, end);
+            continue;
+        }
+#endif
+        for (int n = 0; n < count; n++)
+            siddon_plain(columns[n], a0, a1, b0, b1, (float)(to - from), inverse, begin, end, lines[n]);
+    }
+}
+
+INLINE int same_heights(const Path *a, const Path *b) {
+    return a->c00 == b->c00 && a->c01 == b->c01 && a->c10 == b->c10 && a->c11 == b->c11;
+}
+
+/* image [v][u] = sum of the exact path in each voxel, in mm, times its value. float32 volumes only. */
+INLINE int siddon_columns_any(const Volume *volume, const Path *paths, int64_t columns_u, int64_t rows_v, float *image,
+                              int avx512) {
+    int n_u = (int)columns_u, n_v = (int)rows_v;
+    int64_t sides[2] = {volume->a, volume->b}, strides[2] = {volume->stride_a, volume->stride_b};
+    const float *start = volume->data, *stop = start + (volume->a - 1) * volume->stride_a + (volume->b - 1) * volume->stride_b + volume->c;
+    size_t lines_size = sizeof(float) * TILE * (size_t)n_v;
+    int64_t length = volume->c + 2 * PAD;
+    float *padded = calloc((size_t)(TILE * length), sizeof(float)), *inverse = malloc(lines_size), *lines = malloc(lines_size);
+    int failed = !padded || !inverse || !lines;
+    for (int first_u = 0; first_u < n_u && !failed; first_u += TILE) {
+        int last_u = MIN(first_u + TILE, n_u);
+        memset(lines, 0, lines_size);
+        for (int u = first_u; u < last_u; u++)
+            for (int v = 0; v < n_v; v++) {
+                double slope = paths[u].c01 + paths[u].c11 * v;
+                inverse[(u - first_u) * n_v + v] = fabs(slope) > 1e-9 ? (float)(1 / slope) : 0;
+            }
+        for (int driving = 0; driving < 2; driving++) {
+            int64_t across = sides[1 - driving], next = strides[1 - driving];
+            for (int64_t k = 0; k < sides[driving]; k++) {
+                const float *data = start + k * strides[driving];
+                int64_t ahead = k + 1 < sides[driving] ? strides[driving] : 0, fetched = -1;
+                double low = (double)k - 0.5, high = (double)k + 0.5;
+                const Path *known = NULL; /* whose pixels [begin, end) meet voxels [from, to) here */
+                int begin = 0, end = 0;
+                int64_t from = 0, to = 0;
+                double rise = 0;
+                const float *inverses = NULL, *whole[TILE]; /* columns that rays cross from front to back: all in one go */
+                float *whole_lines[TILE];
+                int waiting = 0;
+                for (int u = first_u; u < last_u; u++) {
+                    const Path *path = paths + u;
+                    if (path->driving != driving) continue;
+                    int64_t cells[2] = {floor_int(path->o0 + path->o1 * low + 0.5), floor_int(path->o0 + path->o1 * high + 0.5)};
+                    if (MAX(cells[0], cells[1]) < 0 || MIN(cells[0], cells[1]) >= across) continue;
+                    if (!known || !same_heights(known, path)) {
+                        if (waiting) siddon_segment(known, low, high, rise, whole, whole_lines, waiting, inverses, begin, end, avx512);
+                        waiting = 0;
+                        double c_low = path->c00 + path->c01 * low + 0.5, step_low = path->c10 + path->c11 * low;
+                        double c_high = path->c00 + path->c01 * high + 0.5, step_high = path->c10 + path->c11 * high;
+                        int begin_high, end_high;
+                        inside(c_low, step_low, volume->c, n_v, &begin, &end);
+                        inside(c_high, step_high, volume->c, n_v, &begin_high, &end_high);
+                        begin = MIN(begin, begin_high), end = MAX(end, end_high);
+                        double ends[4] = {c_low + begin * step_low, c_low + (end - 1) * step_low, c_high + begin * step_high,
+                                          c_high + (end - 1) * step_high};
+                        from = floor_int(MIN(MIN(ends[0], ends[1]), MIN(ends[2], ends[3]))) - 1;
+                        to = floor_int(MAX(MAX(ends[0], ends[1]), MAX(ends[2], ends[3]))) + 2;
+                        known = path, inverses = inverse + (u - first_u) * n_v;
+                        rise = MAX(fabs(path->c01), fabs(path->c01 + path->c11 * (n_v - 1)));
+                    }
+                    if (begin >= end) continue;
+                    double ends[3] = {low, high, high};
+                    int segments = 1;
+                    if (cells[0] != cells[1]) {
+                        double border = ((double)MAX(cells[0], cells[1]) - 0.5 - path->o0) / path->o1;
+                        ends[1] = MIN(MAX(border, low), high);
+                        segments = 2;
+                    }
+                    float *line = lines + (u - first_u) * n_v;
+                    for (int segment = 0; segment < segments; segment++) {
+                        if (cells[segment] < 0 || cells[segment] >= across) continue;
+                        const float *column = data + cells[segment] * next;
+                        if (cells[segment] != fetched) prefetch(column + ahead, volume->c * (int64_t)sizeof(float));
+                        fetched = cells[segment];
+                        /* Only at its ends does a column need zeros around it. */
+                        if (from < 0 || to > volume->c || column + from - 2 * LANES < start || column + to + 2 * LANES > stop) {
+                            float *copy = padded + (u - first_u) * length + PAD;
+                            memcpy(copy, column, sizeof(float) * (size_t)volume->c);
+                            column = copy;
+                        }
+                        if (segments == 1) {
+                            whole[waiting] = column;
+                            whole_lines[waiting++] = line;
+                        } else {
+                            siddon_segment(path, ends[segment], ends[segment + 1], rise, &column, &line, 1, inverses, begin, end, avx512);
+                        }
+                    }
+                }
+                if (waiting) siddon_segment(known, low, high, rise, whole, whole_lines, waiting, inverses, begin, end, avx512);
+            }
+        }
+        publish(lines, paths, first_u, last_u, 1, n_u, n_v, image);
+    }
+    free(padded), free(inverse), free(lines);
+    return failed;
+}
+
+DISPATCH(siddon_columns, (const Volume *volume, const Path *paths, int64_t n_u, int64_t n_v, float *image), volume, paths, n_u, n_v,
+         image)

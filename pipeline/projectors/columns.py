@@ -1,0 +1,143 @@
+"""Detectors whose columns run along a grid axis, as on every untilted gantry: the fast case of Joseph and Siddon.
+
+Such a volume is worked on as [a][b][c] with c contiguous and parallel to the detector's columns; for (z, y, x) arrays and
+an upright detector that is the Fortran order. All rays of a detector column share their path in the (a, b) plane.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32, Num
+from numpy import ndarray
+
+from pipeline.native import call
+from pipeline.projectors.rays import GridView
+
+
+class _Volume(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("a", "b", "c", "stride_a", "stride_b")),
+        ("coded", ctypes.c_int),
+        ("channels", ctypes.c_int),
+        ("code", ctypes.c_float * 8),
+    ]
+
+
+_PATH = np.dtype([("driving", np.int64), *((name, np.float64) for name in ("o0", "o1", "c00", "c01", "c10", "c11", "s0", "s1", "s2"))])
+
+
+@dataclass(frozen=True)
+class Code:
+    """How a kernel turns HU into one density, or into `channels` = 3 of them (air, soft tissue, bone), as it reads.
+
+    density = max(0, min(slope_low HU + offset_low, slope_high HU + offset_high)), times the share of each material.
+    """
+
+    channels: int
+    slope_low: float
+    offset_low: float
+    slope_high: float
+    offset_high: float
+    air_until: float = 0.0
+    air_width: float = 1.0
+    bone_from: float = 0.0
+    bone_width: float = 1.0
+
+
+def column_axis(seen: GridView) -> int | None:
+    """The grid axis (0 x, 1 y, 2 z) that the detector's columns follow, or None where there is none."""
+    axis = int(np.argmax(np.abs(seen.step_v)))
+    across = [other for other in range(3) if other != axis]
+    if np.any(seen.step_v[across] != 0):
+        return None
+    first = seen.directions(seen.origin + np.array([[0.0], [seen.view.shape[1] - 1.0]]) * seen.step_u)
+    # Between its ends the row of pixels must not pass over or under the tube.
+    return axis if np.all((first[0, across] * first[1, across]).max() > 0) else None
+
+
+def steep(seen: GridView, axis: int) -> bool:
+    """Whether some ray runs more along the columns than across them, where Joseph would drive along the columns."""
+    rows, columns = seen.view.shape
+    u, v = np.arange(columns)[:, None, None], np.array([0, rows - 1])[None, :, None]
+    direction = np.abs(seen.directions(seen.origin + v * seen.step_v + u * seen.step_u))
+    across = np.delete(direction, axis, axis=-1).max(axis=-1)
+    return bool((direction[..., axis] > across).any())
+
+
+def as_columns(volume: Num[ndarray, "z y x"], axis: int) -> Num[ndarray, "a b c"]:
+    """The volume with `axis` (0 x, 1 y, 2 z) last and contiguous: a view of it where its memory allows, else one copy."""
+    order = [2 - other for other in range(3) if other != axis] + [2 - axis]
+    if volume.dtype not in (np.float32, np.int16):
+        volume = volume.astype(np.float32)
+    turned = volume.transpose(order)
+    if turned.strides[2] == volume.itemsize and min(turned.strides) > 0:
+        return turned
+    if order != [2, 1, 0] or not volume.flags.c_contiguous:
+        return np.ascontiguousarray(turned)
+    return reorder(volume, volume.shape[0])
+
+
+def reorder(volume: Num[ndarray, "z y x"], length: int) -> Num[ndarray, "x y {length}"]:
+    """The volume as columns along z, each padded with zeros to `length`; starts at a cache line."""
+    _, height, width = volume.shape
+    make = np.empty if length == len(volume) else np.zeros
+    room = make(width * height * length * volume.itemsize + 64, np.uint8)
+    begin = -room.ctypes.data % 64
+    columns = room[begin : len(room) - 64 + begin].view(volume.dtype).reshape(width, height, length)
+    call("reorder_float" if volume.dtype == np.float32 else "reorder_int16", volume, *volume.shape, length, columns)
+    return columns
+
+
+def paths_of(seen: GridView, axis: int) -> ndarray:
+    """Per detector column the numbers of its path, named as in kernels/columns.c."""
+    a, b = (other for other in range(3) if other != axis)
+    columns = seen.view.shape[1]
+    pixel = seen.origin + np.arange(columns)[:, None] * seen.step_u
+    direction = seen.directions(pixel)
+    along_b = np.abs(direction[:, b]) > np.abs(direction[:, a])
+    d, o = np.where(along_b, b, a), np.where(along_b, a, b)
+    row = np.arange(columns)
+    pace = direction[row, d]
+    paths = np.zeros(columns, _PATH)
+    paths["driving"] = along_b
+    slope_o, slope_c = direction[row, o] / pace, direction[:, axis] / pace
+    paths["o1"], paths["o0"] = slope_o, pixel[row, o] - slope_o * pixel[row, d]
+    paths["c01"], paths["c00"] = slope_c, pixel[:, axis] - slope_c * pixel[row, d]
+    if seen.parallel:
+        paths["c10"] = seen.step_v[axis]
+    else:  # towards the tube the rays of a column draw together
+        paths["c11"] = seen.step_v[axis] / pace
+        paths["c10"] = -seen.source[d] * paths["c11"]
+    for name, coefficient in zip(("s0", "s1", "s2"), seen.path_mm_squared(), strict=True):
+        paths[name] = coefficient / pace**2
+    return paths
+
+
+def run_columns(
+    kernel: str, columns: Num[ndarray, "a b c"], seen: GridView, axis: int, code: Code | None = None
+) -> Float32[ndarray, "channel v u"]:
+    """Line integrals in mm times the volume's unit by kernel `joseph_columns` or `siddon_columns`."""
+    channels = code.channels if code else 1
+    numbers = [0.0] * 8
+    if code:
+        numbers = [code.slope_low, code.offset_low, code.slope_high, code.offset_high]
+        numbers += [code.air_until, 1 / code.air_width, code.bone_from, 1 / code.bone_width]
+    item = columns.itemsize
+    volume = _Volume(
+        columns.ctypes.data,
+        *columns.shape,
+        columns.strides[0] // item,
+        columns.strides[1] // item,
+        int(code is not None),
+        channels,
+        (ctypes.c_float * 8)(*numbers),
+    )
+    paths = paths_of(seen, axis)
+    rows, width = seen.view.shape
+    image = np.empty((channels, rows, width), np.float32)
+    call(kernel, volume, paths, width, rows, image)
+    return image

@@ -1,0 +1,145 @@
+"""Parallel beams: sums along the grid's axes where the beam follows one, Joseph for many angles at once elsewhere.
+
+Along an axis the line integral of the interpolated volume is the sum of its slices, exactly. At other angles in the plane
+across the detector's columns all slices share their rays, so columns of voxels are added to columns of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Float32, Num
+from numpy import ndarray
+from scipy.ndimage import map_coordinates
+
+from pipeline.errors import UserError
+from pipeline.geometry import View
+from pipeline.native import call, has_kernels
+from pipeline.projectors.columns import column_axis, paths_of, reorder
+from pipeline.projectors.joseph import project_joseph
+from pipeline.projectors.rays import GridView, grid_view
+
+_BLOCK = 64
+
+
+def project_parallel(
+    mu_per_mm: Num[ndarray, "z y x"], affine: Float[ndarray, "4 4"], views: Sequence[View]
+) -> Float32[ndarray, "view v u"]:
+    """Line integrals of parallel beams in any pose."""
+    volume = np.asarray(mu_per_mm, np.float32)
+    seen = [grid_view(view, affine) for view in views]
+    for one in seen:
+        if not one.parallel:
+            raise UserError(f"view {one.view.name}: backend 'parallel' cannot simulate a cone beam. Use 'joseph'.")
+    images: list[ndarray | None] = [None] * len(seen)
+
+    axes = [_beam_axis(one) for one in seen]
+    sums = axis_sums(volume, {axis for axis in axes if axis is not None})
+    for number, (one, axis) in enumerate(zip(seen, axes, strict=True)):
+        if axis is not None:
+            images[number] = _on_detector(sums[axis] * np.float32(_step_mm(one, axis)), one, axis)
+
+    for axis in range(3):
+        sheets = [number for number in range(len(seen)) if images[number] is None and _sheet_axis(seen[number]) == axis]
+        if sheets:
+            for number, image in zip(sheets, _sheets(volume, [seen[number] for number in sheets], axis), strict=True):
+                images[number] = image
+    for number in range(len(seen)):
+        if images[number] is None:
+            images[number] = project_joseph(volume, affine, [seen[number].view])[0]
+    return np.stack(images)
+
+
+def _step_mm(seen: GridView, axis: int) -> float:
+    return float(np.linalg.norm(seen.view.source_mm[:3]) / abs(seen.source[axis]))
+
+
+def _beam_axis(seen: GridView) -> int | None:
+    """The grid axis that the beam follows exactly."""
+    axis = int(np.argmax(np.abs(seen.source)))
+    return axis if np.count_nonzero(seen.source) == 1 else None
+
+
+def axis_sums(volume: Float32[ndarray, "z y x"], axes: set[int]) -> dict[int, Float32[ndarray, "row column"]]:
+    """Sums along the axes asked for (0 x, 1 y, 2 z); along x and y in one pass over the volume."""
+    if axes == {0, 1} and has_kernels() and volume.flags.c_contiguous:
+        depth, height, width = volume.shape
+        along_y, along_x = np.zeros((depth, width), np.float32), np.zeros((depth, height), np.float32)
+        call("axis_sums", volume, depth, height, width, along_y, along_x)
+        return {0: along_x, 1: along_y}
+    return {axis: volume.sum(axis=2 - axis) for axis in axes}
+
+
+def _on_detector(shadow: Float32[ndarray, "row column"], seen: GridView, axis: int) -> Float32[ndarray, "v u"]:
+    """Bilinear look-up of the detector's pixels in a shadow whose rows and columns are the two other grid axes."""
+    column, row = (other for other in range(3) if other != axis)
+    rows, columns = seen.view.shape
+    if seen.step_v[column] == 0 and seen.step_u[row] == 0:
+        down = _lerp(shadow, seen.origin[row] + np.arange(rows) * seen.step_v[row])
+        return _lerp(down.T, seen.origin[column] + np.arange(columns) * seen.step_u[column]).T
+    if seen.step_v[row] == 0 and seen.step_u[column] == 0:
+        down = _lerp(shadow.T, seen.origin[column] + np.arange(rows) * seen.step_v[column])
+        return _lerp(down.T, seen.origin[row] + np.arange(columns) * seen.step_u[row]).T
+    pixels = seen.pixels().transpose(1, 0, 2)
+    where = [pixels[..., row], pixels[..., column]]
+    return map_coordinates(shadow, where, order=1, mode="grid-constant", cval=0.0)
+
+
+def _lerp(rows: Float32[ndarray, "n m"], at: Float[ndarray, "k"]) -> Float32[ndarray, "k m"]:
+    """Rows at fractional positions; 0 outside, reached linearly over one row."""
+    whole = np.rint(at)
+    if np.abs(at - whole).max() < 1e-6 and 0 <= whole.min() and whole.max() < len(rows):
+        return rows[whole.astype(np.intp)]
+    padded = np.pad(rows, ((1, 1), (0, 0)))
+    at = np.clip(at + 1, 0, len(rows) + 1)
+    low = np.minimum(at.astype(np.intp), len(rows))
+    part = (at - low).astype(np.float32)[:, None]
+    return padded[low] * (1 - part) + padded[low + 1] * part
+
+
+def _sheet_axis(seen: GridView) -> int | None:
+    """The grid axis along the detector's columns, if beam and detector rows stay in the plane across it."""
+    axis = column_axis(seen)
+    return axis if axis is not None and seen.source[axis] == 0 and seen.step_u[axis] == 0 else None
+
+
+def _sheets(
+    volume: Float32[ndarray, "z y x"], views: list[GridView], axis: int
+) -> list[Float32[ndarray, "v u"]]:
+    """Joseph, a column of voxels at a time: all views read the volume while a tile of it lies in the cache."""
+    order = [2 - other for other in range(3) if other != axis] + [2 - axis]
+    length = volume.shape[2 - axis]
+    shape = [volume.shape[number] for number in order[:2]]
+    padded = -(-length // _BLOCK) * _BLOCK
+    if has_kernels() and axis == 2 and volume.flags.c_contiguous:
+        columns = reorder(volume, padded)
+    else:
+        columns = np.zeros((*shape, padded), np.float32)
+        columns[..., :length] = volume.transpose(order)
+    paths_per_view = [paths_of(seen, axis) for seen in views]
+    paths = np.concatenate(paths_per_view)
+    sums = np.zeros((len(paths), columns.shape[2]), np.float32)
+    if has_kernels():
+        driving, o0, o1 = (np.ascontiguousarray(paths[name]) for name in ("driving", "o0", "o1"))
+        call("joseph_sheets", columns, *columns.shape, driving.astype(np.int8), o0, o1, len(paths), sums)
+    else:
+        _sheets_numpy(columns, paths, sums)
+    images, begin = [], 0
+    for seen, path in zip(views, paths_per_view, strict=True):
+        lines = sums[begin : begin + len(path), :length] * np.sqrt(path["s0"]).astype(np.float32)[:, None]
+        begin += len(path)
+        images.append(_lerp(lines.T, seen.origin[axis] + np.arange(seen.view.shape[0]) * seen.step_v[axis]))
+    return images
+
+
+def _sheets_numpy(columns: Float32[ndarray, "a b c"], paths: ndarray, sums: Float32[ndarray, "ray c"]) -> None:
+    for driving in (0, 1):
+        chosen = np.flatnonzero(paths["driving"] == driving)
+        across = columns.shape[1 - driving]
+        for k in range(columns.shape[driving]):
+            plane = np.pad(columns.take(k, axis=driving), ((2, 2), (0, 0)))
+            o = np.clip(paths["o0"][chosen] + paths["o1"][chosen] * k, -1.5, across + 0.5)
+            i = np.floor(o).astype(int)
+            f = (o - i).astype(np.float32)[:, None]
+            sums[chosen] += (1 - f) * plane[i + 2] + f * plane[i + 3]
