@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.physics import hu_to_mu, mu_water_per_mm
+from pipeline.physics.monoenergetic import hu_to_mu, mu_water_per_mm
 
 
 def test_water_at_tabulated_energies():
