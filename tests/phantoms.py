@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.project import Simulator, simulate
+from pipeline.project import simulate
 from pipeline.shard_file import ShardCase, ShardInfo, Xray, write_shard
+from pipeline.simulators import Simulator
 
 STRUCTURES = ("background", "ball", "rod", "plate")
 AFFINE = np.array([[3.0, 0, 0, -40], [0, 3.0, 0, 25], [0, 0, 3.0, 100], [0, 0, 0, 1]])
@@ -30,7 +31,7 @@ def labelled_phantom(shape=(20, 24, 28), shift=(0.0, 0.0, 0.0)) -> tuple[np.ndar
     return np.rint(ct).astype(np.int16), label
 
 
-def xrays_of(ct_hu, affine, *, beam="parallel", backend="trilinear", views=("PA", "LAT"), shape=(26, 30)) -> Xray:
+def xrays_of(ct_hu, affine, *, beam="parallel", backend="joseph", views=("PA", "LAT"), shape=(26, 30)) -> Xray:
     """All views of one small CT as the shard stores them."""
     pixel_mm = 3.0 if beam == "parallel" else 4.0
     return simulate(ct_hu, affine, Simulator(beam, backend, views, shape, pixel_mm, 900.0, 700.0, 60.0))
@@ -52,7 +53,7 @@ def phantom_case(name: str, *, subject: str = "", shape=(20, 24, 28), shift=(0.0
         "source_shape": shape[::-1],
         "flags": (),
         "xrays": {
-            "parallel": xrays_of(ct, AFFINE, backend="numpy"),
+            "parallel": xrays_of(ct, AFFINE, backend="parallel"),
             "cone": xrays_of(ct, AFFINE, beam="cone"),
         },
     }

@@ -241,6 +241,15 @@ The page needs no network and runs no script. Intervals resample patients, not c
         "--cases", type=int, default=3, metavar="N", help="cases per split to show open; the others are folded"
     )
     parser.add_argument("--picture", type=Path, metavar="PNG", help="also write one picture of one case")
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="PNG",
+        help="simulated X-rays to show, as `python -m pipeline radiographs` draws them; the file's name is the caption",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="HTML", help="page to write")
     parser.set_defaults(run=_report)
 
@@ -256,6 +265,7 @@ def _report(options: argparse.Namespace) -> None:
         cohort=options.cohort,
         cases_open=options.cases,
         picture=options.picture,
+        figures=options.figure,
         out=options.out,
     )
     print(f"{text}\n\nreport: {options.out}")

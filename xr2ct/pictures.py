@@ -66,7 +66,12 @@ def _indexed(values: UInt8[ndarray, "rows columns"], palette: UInt8[ndarray, "25
 
 def data_uri(image: Image.Image) -> str:
     """The picture as a PNG inside the page."""
-    return "data:image/png;base64," + base64.b64encode(png(image)).decode("ascii")
+    return png_uri(png(image))
+
+
+def png_uri(content: bytes) -> str:
+    """The bytes of a PNG file inside the page."""
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
 def png(image: Image.Image) -> bytes:

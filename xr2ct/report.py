@@ -48,6 +48,7 @@ def report(
     cohort: Path | None = None,
     cases_open: int = 3,
     picture: Path | None = None,
+    figures: Sequence[Path] = (),
     out: Path,
 ) -> str:
     """Write the page, summary.csv beside it and, if asked for, one picture; the summary as an aligned text table."""
@@ -62,6 +63,7 @@ def report(
         "shown": SHOWN,
         "splits": SPLITS,
         "structure_tables": structure_tables(summaries),
+        "figures": [(path.stem, _embedded(path)) for path in figures],
         "groups": _gallery(opened, runs, cases_open),
         "scores": _scores_by_case(scores),
         "sources": _sources(opened),
@@ -207,6 +209,19 @@ def _simulators(shards: Sequence[Shard]) -> list[dict[str, Any]]:
                 "attrs": xray.attrs,
             }
     return list(simulators.values())
+
+
+def _embedded(path: Path) -> str:
+    """A PNG file inside the page."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}). Give the PNG of `pipeline radiographs`."
+        ) from error
+    if not content.startswith(b"\x89PNG\r\n"):
+        raise UserError(f"{path}: is no PNG file. Give the PNG of `pipeline radiographs`.")
+    return pictures.png_uri(content)
 
 
 def _length(step: np.ndarray) -> str:

@@ -52,6 +52,7 @@ class Shard:
         self.path = os.fspath(path)
         self._file: h5py.File | None = None
         self._pid = 0
+        self._written: tuple[int, int] | None = None
         file = self._open()
         try:
             self.attrs: dict[str, Any] = _plain(file.attrs)
@@ -107,6 +108,13 @@ class Shard:
 
     def _open(self) -> h5py.File:
         if self._file is None or self._pid != os.getpid():
+            try:
+                now = os.stat(self.path)
+            except OSError as error:
+                raise UserError(f"{self.path}: cannot be opened ({error}). Expected a whole {SCHEMA} file.") from error
+            self._written = self._written or (now.st_size, now.st_mtime_ns)
+            if self._written != (now.st_size, now.st_mtime_ns):
+                raise UserError(f"{self.path}: was replaced while it was in use. Start again with the new file.")
             try:  # whole chunks are read once: a chunk cache would only copy them
                 file = h5py.File(self.path, "r", locking=False, rdcc_nbytes=0)
                 refuse_foreign(file, self.path)

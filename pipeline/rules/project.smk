@@ -11,7 +11,7 @@ def project_environment(wildcards):
 def project_arguments(wildcards):
     simulator = EXPERIMENT["simulators"][wildcards.simulator]
     arguments = []
-    for name, value in simulator.items():
+    for name, value in {**simulator, "seed": EXPERIMENT["seed"]}.items():
         values = value if isinstance(value, list) else [value]
         arguments += ["--" + name.replace("_", "-")]
         arguments += [json.dumps(item) if isinstance(item, dict) else item for item in values]

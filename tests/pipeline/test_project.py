@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.project import Simulator, simulate
+from pipeline.project import simulate
+from pipeline.simulators import Simulator
 from pipeline.xray_file import load_xray, save_xray
 
 AFFINE = np.array([[2.0, 0, 0, -31], [0, 3.0, 0, 12], [0, 0, 5.0, 440], [0, 0, 0, 1]])
-PARALLEL = Simulator("parallel", "numpy", ("PA", "LAT"), (60, 70), 1.0, 0.0, 0.0, 60.0)
-CONE = Simulator("cone", "trilinear", ("PA", "LAT"), (130, 150), 0.5, 900.0, 700.0, 60.0)
+PARALLEL = Simulator("parallel", "parallel", ("PA", "LAT"), (60, 70), 1.0, 0.0, 0.0, 60.0)
+CONE = Simulator("cone", "joseph", ("PA", "LAT"), (130, 150), 0.5, 900.0, 700.0, 60.0)
 OBLIQUE = ({"name": "a", "alpha_deg": 20.0}, {"name": "b", "alpha_deg": -100.0, "beta_deg": 15.0}, "LAT")
 
 
@@ -86,3 +87,67 @@ def test_saved_xrays_come_back(tmp_path):
     for name in ("image", "projection", "source_mm", "detector_mm"):
         np.testing.assert_array_equal(getattr(again, name), getattr(xray, name))
     assert (again.views, again.attributes) == (xray.views, xray.attributes)
+
+
+REALISTIC = Simulator(**{**vars(CONE), "physics": "realistic", "detector_px": (40, 44), "pixel_mm": 2.0})
+
+
+def body():
+    """Off-centre ellipse of tissue with a bone and an air cavity, 2 x 3 x 5 mm voxels."""
+    z, y, x = np.indices((8, 24, 30))
+    ct = np.full((8, 24, 30), -1000, np.int16)
+    ct[((x - 13) / 11) ** 2 + ((y - 12) / 9) ** 2 < 1] = 30
+    ct[((x - 9) / 3) ** 2 + ((y - 12) / 3) ** 2 < 1] = 900
+    ct[(abs(x - 19) < 3) & (abs(y - 11) < 3) & (z > 2)] = -900
+    return ct
+
+
+def test_realistic_xrays_are_the_detectors_reading_of_the_areal_densities():
+    """Through the one-pass kernel and through exact integrals of one volume per material; and the beam hardens."""
+    quiet = Simulator(**{**vars(REALISTIC), "photons": 0.0, "psf_px": 0.0})
+    fast = simulate(body(), AFFINE, quiet).image
+    exact = simulate(body(), AFFINE, Simulator(**{**vars(quiet), "backend": "reference"})).image
+    assert np.abs(fast - exact).mean() < 2e-3 * exact.max()
+    assert fast.min() > -1e-6 and fast.max() > 1.5
+    # A polychromatic beam hardens: behind thick matter the reading is higher than one at the mean energy of thin matter.
+    thin, thick = np.full((8, 24, 30), -1000, np.int16), np.full((8, 24, 30), -1000, np.int16)
+    thin[:, 11:13], thick[:, 2:22] = 30, 30
+    through = [simulate(ct, AFFINE, quiet).image[0, 20, 22] for ct in (thin, thick)]
+    assert 8.5 < through[1] / through[0] < 9.8  # ten times the tissue, less than ten times the line integral
+
+
+def test_noise_and_monte_carlo_belong_to_case_view_and_seed():
+    noisy = Simulator(**{**vars(REALISTIC), "photons": 5000.0, "scatter": "montecarlo", "scatter_photons": 20_000})
+    first = simulate(body(), AFFINE, noisy, case="a", seed=3)
+    np.testing.assert_array_equal(first.image, simulate(body(), AFFINE, noisy, case="a", seed=3).image)
+    for other in ({"case": "b", "seed": 3}, {"case": "a", "seed": 4}):
+        assert (simulate(body(), AFFINE, noisy, **other).image != first.image).mean() > 0.5
+    alone = simulate(body(), AFFINE, Simulator(**{**vars(noisy), "views": ("LAT",)}), case="a", seed=3)
+    np.testing.assert_array_equal(alone.image[0], first.image[1])
+    assert first.attributes["scatter_photons"] == 20_000 and first.attributes["seed"] == 3
+
+
+@pytest.mark.parametrize("scatter", ["kernel", "montecarlo"])
+def test_scatter_brightens_and_a_grid_takes_it_back(scatter):
+    clean = Simulator(**{**vars(REALISTIC), "photons": 0.0})
+    veiled = Simulator(**{**vars(clean), "scatter": scatter, "scatter_photons": 60_000})
+    grid = Simulator(**{**vars(veiled), "grid": "r10"})
+    without, with_scatter, behind_grid = (simulate(body(), AFFINE, one).image.mean() for one in (clean, veiled, grid))
+    assert with_scatter < behind_grid < without
+
+
+def test_realistic_attributes_say_what_was_simulated():
+    attributes = simulate(body(), AFFINE, Simulator(**{**vars(REALISTIC), "kvp": 120.0}), seed=9).attributes
+    wanted = {"physics": "realistic", "spectrum": "120KV_AL43", "materials": "deepdrr-v1", "photons": 100_000.0}
+    assert wanted.items() <= attributes.items()
+    assert attributes["mean_energy_kev"] == pytest.approx(57.6, abs=0.3) and attributes["grid"] == "none"
+
+
+def test_deepdrr_is_asked_only_for_what_it_does():
+    wanted = {**vars(REALISTIC), "backend": "deepdrr"}
+    with pytest.raises(UserError, match=r"scatter is 'kernel' with backend 'deepdrr'; expected 'none'"):
+        Simulator(**{**wanted, "scatter": "kernel"})
+    with pytest.raises(UserError, match=r"physics is 'monoenergetic' with backend 'deepdrr'"):
+        Simulator(**{**wanted, "physics": "monoenergetic"})
+    with pytest.raises(UserError, match="deepdrr finds no NVIDIA GPU|deepdrr needs|not installed"):
+        simulate(body(), AFFINE, Simulator(**wanted))

@@ -125,7 +125,7 @@ def test_shards_that_do_not_fit_the_model_are_refused_before_any_work(files, tmp
     with pytest.raises(UserError, match=r"grid \(z, y, x\) \(20, 24, 26\); expected \(20, 24, 28\) as in training"):
         run(files, tmp_path / "run", shards=[files["test"], write_other(tmp_path, shape=(20, 24, 26))])
     case = phantom_case("x")
-    one_view = {"parallel": xrays_of(case.ct_hu, case.affine, views=("PA",), backend="numpy")}
+    one_view = {"parallel": xrays_of(case.ct_hu, case.affine, views=("PA",), backend="parallel")}
     with pytest.raises(UserError, match=r"1 views \(PA\) by simulator parallel; expected 2 views \(PA, LAT\)"):
         run(files, tmp_path / "run", shards=[write_other(tmp_path, xrays=one_view)])
     assert not (tmp_path / "run").exists()

@@ -293,3 +293,27 @@ def test_curves_by_hand(tmp_path):
     path.write_text("step,seconds\nx,0\n")
     with pytest.raises(UserError, match="train.csv: cannot be read"):
         read_curve(path)
+
+
+def test_figures_are_embedded_under_their_names(tmp_path):
+    arguments = make_experiment(tmp_path, n_family=1)
+    figures = [tmp_path / "chest.png", tmp_path / "b&d.png"]
+    for number, path in enumerate(figures):
+        Image.fromarray(np.full((3, 5), 40 * number, np.uint8)).save(path)
+    report(**arguments, figures=figures)
+    page = arguments["out"].read_text()
+    section = page[page.index('<section id="radiographs">') :].split("</section>")[0]
+    assert re.findall("<summary>(.*?)</summary>", section) == ["chest", "b&amp;d"]
+    embedded = [base64.b64decode(text) for text in re.findall('data:image/png;base64,([^"]+)', section)]
+    assert embedded == [path.read_bytes() for path in figures]
+    report(**arguments)
+    assert "Simulated X-rays" not in arguments["out"].read_text()
+
+
+def test_a_figure_that_is_no_png_is_refused_in_words(tmp_path):
+    arguments = make_experiment(tmp_path, n_family=1)
+    (tmp_path / "a.png").write_text("<svg>")
+    with pytest.raises(UserError, match="a.png: is no PNG file. Give the PNG"):
+        report(**arguments, figures=[tmp_path / "a.png"])
+    with pytest.raises(UserError, match="gone.png: cannot be read"):
+        report(**arguments, figures=[tmp_path / "gone.png"])

@@ -34,7 +34,7 @@ def test_a_bright_voxel_is_read_at_its_shadow(name, beam):
     view = view_of(name, beam)
     mu = np.zeros(SHAPE)
     mu[VOXEL] = 1.0
-    image = get_projector(beam, "trilinear")(mu, AFFINE, view)
+    image = get_projector(beam, "reference")(mu, AFFINE, [view])[0]
     v, u = np.indices(image.shape)
     centroid = [(axis * image).sum() / image.sum() for axis in (u, v)]
     pixel = pixels_of(matrix_of(view), lattice_of(*([index] for index in VOXEL)))
