@@ -1,10 +1,11 @@
 # make demo   install into .venv, run the demo experiment, print its table        make test   run the tests
 # make lint   check style                                                         make clean  remove what was made
+# make benchmark   our projectors beside the simulators that people can install: results/benchmarks/projectors.csv
 PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-all lint mutants clean
+.PHONY: demo test test-all lint mutants benchmark clean
 
 demo: .venv/demo
 	snakemake --cores 8 --use-conda
@@ -18,6 +19,10 @@ lint: .venv/test
 
 mutants: .venv/test
 	python tests/mutants.py
+
+# OPTIONS="--quick" takes two minutes, OPTIONS="--only warm cold" some sections, OPTIONS="--help" lists all.
+benchmark: .venv-benchmark/ready
+	.venv-benchmark/bin/python -m benchmarks.projectors $(OPTIONS)
 
 # torch first: whatever comes later must find it and leave it alone (constraints.txt pins it).
 .venv/torch: constraints.txt
@@ -33,5 +38,13 @@ mutants: .venv/test
 	python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	touch $@
 
+.venv-benchmark/ready: constraints.txt pyproject.toml benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-benchmark
+	.venv-benchmark/bin/python -m pip install --quiet --constraint constraints.txt torch torchvision
+	.venv-benchmark/bin/python -m pip install --quiet --constraint constraints.txt --editable .
+	grep -E "^torch" constraints.txt > .venv-benchmark/torch.txt
+	.venv-benchmark/bin/python -m pip install --quiet --constraint .venv-benchmark/torch.txt --requirement benchmarks/requirements.txt
+	touch $@
+
 clean:
-	rm -rf .venv results .snakemake build *.egg-info
+	rm -rf .venv .venv-benchmark results .snakemake build *.egg-info
