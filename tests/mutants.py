@@ -201,15 +201,15 @@ MUTANTS = (
     Mutant(
         "Joseph's columns: the next voxel column forgotten",
         "pipeline/kernels/columns.c",
-        "int first = i >= 0, second = i + 1 < across;",
-        "int first = i >= 0, second = 0;",
+        "second = i + 1 >= 0 && i + 1 < across;",
+        "second = 0;",
         "tests/pipeline/test_projectors.py",
     ),
     Mutant(
         "Joseph's columns: half a voxel along the column",
         "pipeline/kernels/columns.c",
-        "now->c0 = (float)c0, now->step = (float)step;",
-        "now->c0 = (float)(c0 + 0.5), now->step = (float)step;",
+        "Span span = {.c0 = (float)c0",
+        "Span span = {.c0 = (float)(c0 + 0.5)",
         "tests/pipeline/test_projectors.py",
     ),
     Mutant(
@@ -250,8 +250,8 @@ MUTANTS = (
     Mutant(
         "materials in one pass: air and bone swapped",
         "pipeline/kernels/columns.c",
-        "decode_materials(hu, volume->c, volume->code, held[n], to, to + plane, to + 2 * plane);",
-        "decode_materials(hu, volume->c, volume->code, held[n], to + 2 * plane, to + plane, to);",
+        "decode_materials(hu, seen, volume->code, held[i], to, to + plane, to + 2 * plane);",
+        "decode_materials(hu, seen, volume->code, held[i], to + 2 * plane, to + plane, to);",
         "tests/pipeline/test_projectors.py",
     ),
     Mutant(

@@ -150,106 +150,117 @@ INLINE void publish(const float *lines, const Path *paths, int first_u, int last
     }
 }
 
+INLINE int same_heights(const Path *a, const Path *b) {
+    return a->c00 == b->c00 && a->c01 == b->c01 && a->c10 == b->c10 && a->c11 == b->c11;
+}
+
+/* What the rays of one detector column do in one slab. */
 typedef struct {
-    int u, begin, end, from, to; /* pixels [begin, end) see voxels [from, to) of this slab */
     float c0, step;
-} Column;
+    int begin, end, from, to; /* pixels [begin, end) see voxels [from, to) */
+} Span;
+
+INLINE Span span_of(const Path *path, double k, int64_t c, int n_v) {
+    double c0 = path->c00 + path->c01 * k, step = path->c10 + path->c11 * k;
+    Span span = {.c0 = (float)c0, .step = (float)step};
+    inside(c0, step, c, n_v, &span.begin, &span.end);
+    double at_begin = c0 + (double)span.begin * step, at_end = c0 + (double)(span.end - 1) * step;
+    span.from = (int)MAX(floor_int(MIN(at_begin, at_end)) - 1, 0);
+    span.to = (int)MIN(floor_int(MAX(at_begin, at_end)) + 3, c);
+    return span;
+}
 
 /* image [channel][v][u] = line integrals through the interpolated volume. */
 INLINE int joseph_columns_any(const Volume *volume, const Path *paths, int64_t columns_u, int64_t rows_v, float *image,
-                             int avx512) {
-    int channels = volume->channels, n_u = (int)columns_u, n_v = (int)rows_v;
+                              int avx512) {
+    int channels = volume->channels, coded = volume->coded, n_u = (int)columns_u, n_v = (int)rows_v;
     int64_t length = volume->c + 2 * PAD, sides[2] = {volume->a, volume->b};
     int64_t strides[2] = {volume->stride_a, volume->stride_b};
-    int64_t widest = MAX(sides[0], sides[1]), size = volume->coded ? sizeof(int16_t) : sizeof(float);
+    int64_t widest = MAX(sides[0], sides[1]), size = coded ? sizeof(int16_t) : sizeof(float);
     size_t lines_size = sizeof(float) * (size_t)(TILE * channels * n_v);
     float *mixed = calloc((size_t)(TILE * channels * length), sizeof(float)), *none = calloc((size_t)volume->c, sizeof(float));
-    float *slab = volume->coded ? malloc(sizeof(float) * (size_t)(channels * widest * volume->c)) : NULL, *lines = malloc(lines_size);
+    float *slab = coded ? malloc(sizeof(float) * (size_t)(channels * widest * volume->c)) : NULL, *lines = malloc(lines_size);
     uint8_t *held = malloc((size_t)widest); /* materials per column of the slab, as bits */
-    int failed = !mixed || !none || !lines || !held || (volume->coded && !slab);
+    int failed = !mixed || !none || !lines || !held || (coded && !slab);
     for (int first_u = 0; first_u < n_u && !failed; first_u += TILE) {
-        int last_u = MIN(first_u + TILE, n_u);
         memset(lines, 0, lines_size);
         for (int driving = 0; driving < 2; driving++) {
+            const Path *path[TILE];
+            double o0[TILE] = {0}, o1[TILE] = {0};
+            float *line[TILE];
+            int rays = 0, level = 1; /* level: all rays of the tile pass a slab at the same heights */
+            for (int u = first_u; u < MIN(first_u + TILE, n_u); u++) {
+                if (paths[u].driving != driving) continue;
+                path[rays] = paths + u, o0[rays] = paths[u].o0, o1[rays] = paths[u].o1;
+                line[rays] = lines + (u - first_u) * channels * n_v;
+                level &= same_heights(path[0], paths + u);
+                rays++;
+            }
             int64_t across = sides[1 - driving], plane = across * volume->c, next = strides[1 - driving];
-            for (int64_t k = 0; k < sides[driving]; k++) {
-                Column column[TILE] = {{0}};
-                int count = 0;
-                int64_t left[TILE], lowest = across, highest = -1; /* voxel columns of this slab that the tile touches */
+            for (int64_t k = 0; k < sides[driving] && rays; k++) {
+                int left[TILE];
                 float share[TILE];
-                for (int u = first_u; u < last_u; u++) {
-                    const Path *path = paths + u;
-                    if (path->driving != driving) continue;
-                    double o = path->o0 + path->o1 * (double)k;
-                    int64_t i = floor_int(o);
-                    if (i < -1 || i >= across) continue;
-                    double c0 = path->c00 + path->c01 * (double)k, step = path->c10 + path->c11 * (double)k;
-                    Column *now = column + count;
-                    if (count && now[-1].c0 == (float)c0 && now[-1].step == (float)step) {
-                        *now = now[-1];
-                    } else {
-                        inside(c0, step, volume->c, n_v, &now->begin, &now->end);
-                        double at_begin = c0 + (double)now->begin * step, at_end = c0 + (double)(now->end - 1) * step;
-                        now->from = (int)MAX(floor_int(MIN(at_begin, at_end)) - 1, 0);
-                        now->to = (int)MIN(floor_int(MAX(at_begin, at_end)) + 3, volume->c);
-                        now->c0 = (float)c0, now->step = (float)step;
-                    }
-                    if (now->begin >= now->end) continue;
-                    now->u = u, left[count] = i, share[count] = (float)(o - (double)i);
-                    lowest = MIN(lowest, MAX(i, 0)), highest = MAX(highest, MIN(i + 1, across - 1));
-                    count++;
+                for (int n = 0; n < TILE; n++) { /* one instruction for eight of them */
+                    double o = smaller_double(larger_double(o0[n] + o1[n] * (double)k, -2.0), (double)across), whole = floor(o);
+                    left[n] = (int)whole, share[n] = (float)(o - whole);
                 }
-                if (!count) continue;
+                int lowest = (int)across, highest = -1; /* voxel columns of this slab that the tile touches */
+                for (int n = 0; n < rays; n++) {
+                    lowest = MIN(lowest, left[n]), highest = MAX(highest, left[n]);
+                }
+                lowest = MAX(lowest, 0), highest = MIN(highest + 1, (int)across - 1);
+                if (highest < lowest) continue;
+                Span span = span_of(path[0], (double)k, volume->c, n_v);
+                if (level && span.begin >= span.end) continue;
                 const char *data = (const char *)volume->data + k * strides[driving] * size;
                 int64_t ahead = k + 1 < sides[driving] ? strides[driving] * size : 0; /* fetch the next slab while working */
-                for (int64_t n = lowest; n <= highest && volume->coded; n++) {
-                    const int16_t *hu = (const int16_t *)data + n * next;
-                    float *to = slab + n * volume->c;
-                    prefetch((const char *)hu + ahead, volume->c * size);
+                int64_t seen_from = level ? span.from : 0, seen = (level ? span.to : volume->c) - seen_from;
+                for (int64_t i = lowest; i <= highest && coded; i++) {
+                    const int16_t *hu = (const int16_t *)data + i * next + seen_from;
+                    float *to = slab + i * volume->c + seen_from;
+                    prefetch((const char *)hu + ahead, seen * size);
                     if (channels == 1) {
-                        decode_density(hu, volume->c, volume->code, to);
+                        decode_density(hu, seen, volume->code, to);
                     } else {
-                        held[n] = (uint8_t)materials_in(hu, volume->c, volume->code);
-                        decode_materials(hu, volume->c, volume->code, held[n], to, to + plane, to + 2 * plane);
+                        held[i] = (uint8_t)materials_in(hu, seen, volume->code);
+                        decode_materials(hu, seen, volume->code, held[i], to, to + plane, to + 2 * plane);
                     }
                 }
                 const float *columns[TILE * MATERIALS];
                 float *to[TILE * MATERIALS];
                 int filled = 0;
-                for (int n = 0; n < count; n++) {
-                    const Column *now = column + n;
-                    int64_t i = left[n], stride = volume->coded ? volume->c : next;
-                    int first = i >= 0, second = i + 1 < across;
-                    if (!volume->coded)
-                        for (int64_t j = MAX(i, lowest); j <= MIN(i + 1, highest); j++)
-                            if (n == 0 || j > left[n - 1] + 1 || j < left[n - 1])
-                                prefetch(data + ahead + (j * next + now->from) * size, (now->to - now->from) * size);
-                    int wanted = channels == 1 ? 1 : (first ? held[i] : 0) | (second ? held[i + 1] : 0);
-                    for (int m = 0; m < channels; m++) {
-                        if (!(wanted >> m & 1)) continue;
-                        int in_first = first && (channels == 1 || held[i] >> m & 1);
-                        int in_second = second && (channels == 1 || held[i + 1] >> m & 1);
-                        const float *base = volume->coded ? slab + m * plane : (const float *)data;
-                        float *column_mixed = mixed + (n * channels + m) * length + PAD;
-                        mix(in_first ? base + i * stride : none, in_second ? base + (i + 1) * stride : none, share[n], now->from, now->to,
-                            column_mixed);
-                        columns[filled] = column_mixed;
-                        to[filled++] = lines + ((now->u - first_u) * channels + m) * n_v;
+                int64_t fetched = lowest - 1;
+                for (int n = 0; n < rays; n++) {
+                    int i = left[n], first = i >= 0 && i < across, second = i + 1 >= 0 && i + 1 < across;
+                    if (!level) span = span_of(path[n], (double)k, volume->c, n_v);
+                    if ((first || second) && span.begin < span.end) {
+                        if (!coded)
+                            for (int64_t j = MAX(i, fetched + 1); j <= MIN(i + 1, highest); j++, fetched = j - 1)
+                                prefetch(data + ahead + (j * next + span.from) * size, (span.to - span.from) * size);
+                        int held_first = first ? (channels == 1 ? 1 : held[i]) : 0;
+                        int held_second = second ? (channels == 1 ? 1 : held[i + 1]) : 0;
+                        for (int m = 0; m < channels; m++) {
+                            if (!((held_first | held_second) >> m & 1)) continue;
+                            const float *base = coded ? slab + m * plane : (const float *)data;
+                            int64_t stride = coded ? volume->c : next;
+                            float *column = mixed + (n * channels + m) * length + PAD;
+                            mix(held_first >> m & 1 ? base + i * stride : none, held_second >> m & 1 ? base + (i + 1) * stride : none,
+                                share[n], span.from, span.to, column);
+                            columns[filled] = column, to[filled++] = line[n] + m * n_v;
+                        }
                     }
-                    /* Resample what shares its positions in one go, at the end of such a run. */
-                    int last = n + 1 == count || now[1].c0 != now->c0 || now[1].step != now->step;
-                    if (!last) continue;
+                    if (level && n + 1 < rays) continue; /* what shares its heights is resampled in one go */
 #ifdef X86
-                    if (avx512 && fabsf(now->step) <= 1.0f)
-                        resample_avx512(columns, to, filled, now->c0, now->step, now->begin, now->end);
+                    if (avx512 && fabsf(span.step) <= 1.0f)
+                        resample_avx512(columns, to, filled, span.c0, span.step, span.begin, span.end);
                     else
 #endif
-                        for (int m = 0; m < filled; m++) resample_plain(columns[m], now->c0, now->step, now->begin, now->end, to[m]);
+                        for (int m = 0; m < filled; m++) resample_plain(columns[m], span.c0, span.step, span.begin, span.end, to[m]);
                     filled = 0;
                 }
             }
         }
-        publish(lines, paths, first_u, last_u, channels, n_u, n_v, image);
+        publish(lines, paths, first_u, MIN(first_u + TILE, n_u), channels, n_u, n_v, image);
     }
     free(mixed), free(none), free(slab), free(lines), free(held);
     return failed;
@@ -320,10 +331,6 @@ INLINE void siddon_segment(const Path *path, double in, double out, double rise,
         for (int n = 0; n < count; n++)
             siddon_plain(columns[n], a0, a1, b0, b1, (float)(to - from), inverse, begin, end, lines[n]);
     }
-}
-
-INLINE int same_heights(const Path *a, const Path *b) {
-    return a->c00 == b->c00 && a->c01 == b->c01 && a->c10 == b->c10 && a->c11 == b->c11;
 }
 
 /* image [v][u] = sum of the exact path in each voxel, in mm, times its value. float32 volumes only. */

@@ -22,6 +22,8 @@ typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
 /* Unlike the macros these look at each argument once: loops of them become vector instructions. */
 static inline float smaller(float a, float b) { return a < b ? a : b; }
 static inline float larger(float a, float b) { return a > b ? a : b; }
+static inline double smaller_double(double a, double b) { return a < b ? a : b; }
+static inline double larger_double(double a, double b) { return a > b ? a : b; }
 
 /* from a (part = 0) to b (part = 1) */
 #define LERP(a, b, part) fmaf(part, (b) - (a), a)
