@@ -124,8 +124,8 @@ MUTANTS = (
     Mutant(
         "slice spacing forgotten in the axis sum",
         "pipeline/projectors/parallel.py",
-        "sums[axis] * np.float32(_step_mm(one, axis))",
-        "sums[axis]",
+        "_on_detector(sums[axis], one, axis) * np.float32(_step_mm(one, axis))",
+        "_on_detector(sums[axis], one, axis)",
         "tests/pipeline/test_projectors.py",
     ),
     Mutant(

@@ -23,12 +23,14 @@ typedef struct {
 } Path;
 
 typedef struct {
-    const void *data;          /* float32 (coded = 0) or int16 HU (coded = 1) */
+    const void *data;
     int64_t a, b, c;           /* voxels */
     int64_t stride_a, stride_b; /* in voxels */
-    int coded, channels;
+    int kind, channels; /* FLOATS, HALVES (float16) or HU (int16, decoded as they are read) */
     float code[8]; /* slope_low, offset_low, slope_high, offset_high, air_until, 1/air_width, bone_from, 1/bone_width */
 } Volume;
+
+enum { FLOATS, HALVES, HU };
 
 /* HU -> density, or density x (air, soft tissue, bone): the piecewise-linear decomposition of physics/materials.py. */
 INLINE void decode_density(const int16_t *restrict hu, int64_t n, const float *restrict code, float *restrict out) {
@@ -70,9 +72,35 @@ INLINE void decode_materials(const int16_t *restrict hu, int64_t n, const float 
     }
 }
 
+#ifdef X86
+AVX512 static int64_t mix_halves_avx512(const uint16_t *first, const uint16_t *second, float f, int64_t begin, int64_t end, float *out) {
+    __m512 part = _mm512_set1_ps(f);
+    int64_t i = begin;
+    for (; i + LANES <= end; i += LANES) {
+        __m512 a = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(first + i)));
+        __m512 b = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(second + i)));
+        _mm512_storeu_ps(out + i, _mm512_fmadd_ps(part, _mm512_sub_ps(b, a), a));
+    }
+    return i;
+}
+#endif
+
 INLINE void mix(const float *restrict first, const float *restrict second, float f, int64_t begin, int64_t end,
                        float *restrict out) {
     for (int64_t i = begin; i < end; i++) out[i] = LERP(first[i], second[i], f);
+}
+
+INLINE void mix_halves(const uint16_t *restrict first, const uint16_t *restrict second, float f, int64_t begin, int64_t end,
+                       float *restrict out, int avx512) {
+    int64_t i = begin;
+#ifdef X86
+    if (avx512) i = mix_halves_avx512(first, second, f, begin, end, out);
+#endif
+    (void)avx512;
+    for (; i < end; i++) {
+        float a = from_half(first[i]), b = from_half(second[i]);
+        out[i] = LERP(a, b, f);
+    }
 }
 
 /* line[v] += column(c0 + step v) for v in [begin, end); `column` may be read PAD before and behind its n entries. */
@@ -173,10 +201,10 @@ INLINE Span span_of(const Path *path, double k, int64_t c, int n_v) {
 /* image [channel][v][u] = line integrals through the interpolated volume. */
 INLINE int joseph_columns_any(const Volume *volume, const Path *paths, int64_t columns_u, int64_t rows_v, float *image,
                               int avx512) {
-    int channels = volume->channels, coded = volume->coded, n_u = (int)columns_u, n_v = (int)rows_v;
+    int channels = volume->channels, coded = volume->kind == HU, halves = volume->kind == HALVES, n_u = (int)columns_u, n_v = (int)rows_v;
     int64_t length = volume->c + 2 * PAD, sides[2] = {volume->a, volume->b};
     int64_t strides[2] = {volume->stride_a, volume->stride_b};
-    int64_t widest = MAX(sides[0], sides[1]), size = coded ? sizeof(int16_t) : sizeof(float);
+    int64_t widest = MAX(sides[0], sides[1]), size = volume->kind == FLOATS ? sizeof(float) : sizeof(int16_t);
     size_t lines_size = sizeof(float) * (size_t)(TILE * channels * n_v);
     float *mixed = calloc((size_t)(TILE * channels * length), sizeof(float)), *none = calloc((size_t)volume->c, sizeof(float));
     float *slab = coded ? malloc(sizeof(float) * (size_t)(channels * widest * volume->c)) : NULL, *lines = malloc(lines_size);
@@ -244,8 +272,13 @@ INLINE int joseph_columns_any(const Volume *volume, const Path *paths, int64_t c
                             const float *base = coded ? slab + m * plane : (const float *)data;
                             int64_t stride = coded ? volume->c : next;
                             float *column = mixed + (n * channels + m) * length + PAD;
-                            mix(held_first >> m & 1 ? base + i * stride : none, held_second >> m & 1 ? base + (i + 1) * stride : none,
-                                share[n], span.from, span.to, column);
+                            if (halves)
+                                mix_halves(first ? (const uint16_t *)data + i * next : (const uint16_t *)none,
+                                           second ? (const uint16_t *)data + (i + 1) * next : (const uint16_t *)none, share[n],
+                                           span.from, span.to, column, avx512);
+                            else
+                                mix(held_first >> m & 1 ? base + i * stride : none,
+                                    held_second >> m & 1 ? base + (i + 1) * stride : none, share[n], span.from, span.to, column);
                             columns[filled] = column, to[filled++] = line[n] + m * n_v;
                         }
                     }

@@ -28,6 +28,13 @@ static inline double larger_double(double a, double b) { return a > b ? a : b; }
 /* from a (part = 0) to b (part = 1) */
 #define LERP(a, b, part) fmaf(part, (b) - (a), a)
 
+/* A finite IEEE half. */
+static inline float from_half(uint16_t half) {
+    union { uint32_t bits; float value; } magnitude = {(uint32_t)(half & 0x7fff) << 13}, rescale = {0x77800000}; /* 2^112 */
+    float value = magnitude.value * rescale.value;
+    return half & 0x8000 ? -value : value;
+}
+
 /* One body, one machine code per instruction set, chosen when the kernel is called:
 
        INLINE int name_any(..., int avx512) { ... }

@@ -33,7 +33,11 @@ def project_astra(
         rows, columns, -columns / 2 * spacing, columns / 2 * spacing, -rows / 2 * spacing, rows / 2 * spacing
     )
     vectors = [
-        [*view.source_mm[:2], *(view.origin_mm[:2] + (width - 1) / 2 * view.step_u_mm[:2] - centre), *view.step_u_mm[:2]]
+        [
+            *view.source_mm[:2],
+            *(view.origin_mm[:2] + (width - 1) / 2 * view.step_u_mm[:2] - centre),
+            *view.step_u_mm[:2],
+        ]
         for view in views
     ]
     beam_geometry = astra.create_proj_geom("parallel_vec", width, np.array(vectors))

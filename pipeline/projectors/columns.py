@@ -21,13 +21,21 @@ class _Volume(ctypes.Structure):
     _fields_ = [
         ("data", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("a", "b", "c", "stride_a", "stride_b")),
-        ("coded", ctypes.c_int),
+        ("kind", ctypes.c_int),
         ("channels", ctypes.c_int),
         ("code", ctypes.c_float * 8),
     ]
 
 
-_PATH = np.dtype([("driving", np.int64), *((name, np.float64) for name in ("o0", "o1", "c00", "c01", "c10", "c11", "s0", "s1", "s2"))])
+_PATH = np.dtype(
+    [
+        ("driving", np.int64),
+        *((name, np.float64) for name in ("o0", "o1", "c00", "c01", "c10", "c11", "s0", "s1", "s2")),
+    ]
+)
+
+
+_KINDS = {np.float32: 0, np.float16: 1, np.int16: 2}
 
 
 @dataclass(frozen=True)
@@ -71,12 +79,12 @@ def steep(seen: GridView, axis: int) -> bool:
 def as_columns(volume: Num[ndarray, "z y x"], axis: int) -> Num[ndarray, "a b c"]:
     """The volume with `axis` (0 x, 1 y, 2 z) last and contiguous: a view of it where its memory allows, else one copy."""
     order = [2 - other for other in range(3) if other != axis] + [2 - axis]
-    if volume.dtype not in (np.float32, np.int16):
+    if volume.dtype.type not in _KINDS:
         volume = volume.astype(np.float32)
     turned = volume.transpose(order)
     if turned.strides[2] == volume.itemsize and min(turned.strides) > 0:
         return turned
-    if order != [2, 1, 0] or not volume.flags.c_contiguous:
+    if order != [2, 1, 0] or not volume.flags.c_contiguous or volume.dtype == np.float16:
         return np.ascontiguousarray(turned)
     return reorder(volume, volume.shape[0])
 
@@ -132,7 +140,7 @@ def run_columns(
         *columns.shape,
         columns.strides[0] // item,
         columns.strides[1] // item,
-        int(code is not None),
+        _KINDS[columns.dtype.type],
         channels,
         (ctypes.c_float * 8)(*numbers),
     )

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Float32, Int16
 from numpy import ndarray
@@ -48,6 +47,8 @@ def project_deepdrr(
     volume_class, geo, projector_class = _load()
     cameras = [_camera_projection(geo, view) for view in views]
     distance_mm = float(np.linalg.norm(views[0].detector_mm()[0] - views[0].source_mm[:3]))
+    import nibabel as nib
+
     with tempfile.TemporaryDirectory() as folder:  # its public way in is a file, beside which it keeps a cache
         path = Path(folder) / "ct.nii.gz"
         nib.save(nib.Nifti1Image(ct_hu.transpose(2, 1, 0), affine), path)

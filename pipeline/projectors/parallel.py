@@ -38,7 +38,7 @@ def project_parallel(
     sums = axis_sums(volume, {axis for axis in axes if axis is not None})
     for number, (one, axis) in enumerate(zip(seen, axes, strict=True)):
         if axis is not None:
-            images[number] = _on_detector(sums[axis] * np.float32(_step_mm(one, axis)), one, axis)
+            images[number] = _on_detector(sums[axis], one, axis) * np.float32(_step_mm(one, axis))
 
     for axis in range(3):
         sheets = [number for number in range(len(seen)) if images[number] is None and _sheet_axis(seen[number]) == axis]
@@ -89,8 +89,10 @@ def _on_detector(shadow: Float32[ndarray, "row column"], seen: GridView, axis: i
 def _lerp(rows: Float32[ndarray, "n m"], at: Float[ndarray, "k"]) -> Float32[ndarray, "k m"]:
     """Rows at fractional positions; 0 outside, reached linearly over one row."""
     whole = np.rint(at)
-    if np.abs(at - whole).max() < 1e-6 and 0 <= whole.min() and whole.max() < len(rows):
-        return rows[whole.astype(np.intp)]
+    if np.abs(at - whole).max() < 1e-6 and 0 <= min(whole[0], whole[-1]) and max(whole[0], whole[-1]) < len(rows):
+        pace = int(whole[1] - whole[0]) if len(whole) > 1 else 1
+        first, last = int(whole[0]), int(whole[-1]) + pace
+        return rows[first : last if last >= 0 else None : pace]
     padded = np.pad(rows, ((1, 1), (0, 0)))
     at = np.clip(at + 1, 0, len(rows) + 1)
     low = np.minimum(at.astype(np.intp), len(rows))
@@ -104,9 +106,7 @@ def _sheet_axis(seen: GridView) -> int | None:
     return axis if axis is not None and seen.source[axis] == 0 and seen.step_u[axis] == 0 else None
 
 
-def _sheets(
-    volume: Float32[ndarray, "z y x"], views: list[GridView], axis: int
-) -> list[Float32[ndarray, "v u"]]:
+def _sheets(volume: Float32[ndarray, "z y x"], views: list[GridView], axis: int) -> list[Float32[ndarray, "v u"]]:
     """Joseph, a column of voxels at a time: all views read the volume while a tile of it lies in the cache."""
     order = [2 - other for other in range(3) if other != axis] + [2 - axis]
     length = volume.shape[2 - axis]

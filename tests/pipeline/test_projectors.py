@@ -300,6 +300,17 @@ def test_kernels_and_numpy_give_the_same_numbers(beam, backend, order, monkeypat
         assert np.abs(fast - plain).max() < 2e-6 * plain.max()
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("name", ["PA", "LAT", {"name": "b", "alpha_deg": -100.0, "beta_deg": 20.0}])
+def test_half_precision_volumes_are_projected_as_they_are(kernels, name):
+    volume = np.asarray(lumpy((45, 39, 70)), np.float16, order="F")
+    affine, centre = grid(volume.shape, (1.0, 1.2, 0.9), (3.0, -8.0, 60.0))
+    view = view_of(name, centre, "cone", shape=(75, 83), pixel_mm=0.7)
+    same = run("cone", "joseph", volume.astype(np.float32), affine, view)
+    np.testing.assert_allclose(run("cone", "joseph", volume, affine, view), same, atol=2e-6 * same.max())
+    assert np.abs(same - run("cone", "joseph", lumpy((45, 39, 70)), affine, view)).max() < 1e-4 * same.max()
+
+
 @pytest.mark.skipif(not has_kernels(), reason="no C kernels were built")
 @pytest.mark.parametrize("beam", ["parallel", "cone"])
 def test_every_instruction_set_gives_the_same_bits(beam, monkeypatch):
@@ -315,7 +326,8 @@ def test_every_instruction_set_gives_the_same_bits(beam, monkeypatch):
         images = []
         for name in sets:
             monkeypatch.setenv("XR2CT_NATIVE", name)
-            images.append(get_projector(beam, backend)(volume, affine, views))
+            halves = get_projector(beam, backend)(np.asarray(volume, np.float16, order="F"), affine, views)
+            images.append(np.stack([get_projector(beam, backend)(volume, affine, views), halves]))
         for image in images[1:]:
             np.testing.assert_array_equal(image, images[0], err_msg=backend)
 
