@@ -28,7 +28,12 @@ from pipeline.xray_file import save_xray
 
 
 def simulate(
-    ct_hu: Int16[ndarray, "z y x"], affine: Float[ndarray, "4 4"], simulator: Simulator, *, case: str = "", seed: int = 1
+    ct_hu: Int16[ndarray, "z y x"],
+    affine: Float[ndarray, "4 4"],
+    simulator: Simulator,
+    *,
+    case: str = "",
+    seed: int = 1,
 ) -> Xray:
     """X-rays of a CT in memory: line integrals -log(I / I0), dimensionless, where I0 is the reading without an object.
 

@@ -53,7 +53,11 @@ The pictures of a row share one display window, given beside it as line integral
 
 _LEAVES = (
     ("beam", {"choices": ("parallel", "cone")}, "parallel rays, or a cone from a focal spot"),
-    ("backend", {}, "projector: joseph, siddon, reference; parallel beam also: parallel, astra, cil; realistic cone: deepdrr (GPU)"),
+    (
+        "backend",
+        {},
+        "projector: joseph, siddon, reference; parallel beam also: parallel, astra, cil; realistic cone: deepdrr (GPU)",
+    ),
     ("detector-px", {"type": int, "nargs": 2, "metavar": ("ROWS", "COLUMNS")}, "detector size in pixels"),
     ("pixel-mm", {"type": float, "metavar": "MM"}, "pixel size on the detector"),
     ("sdd-mm", {"type": float, "metavar": "MM"}, "cone: source-detector distance (default: 1000)"),

@@ -61,7 +61,9 @@ def decompose(ct_hu: Real[ndarray, "*grid"], decomposition: Decomposition) -> Fl
     return np.stack([material_density(ct_hu, decomposition, material) for material in MATERIALS])
 
 
-def material_density(ct_hu: Real[ndarray, "*grid"], decomposition: Decomposition, material: str) -> Float32[ndarray, "*grid"]:
+def material_density(
+    ct_hu: Real[ndarray, "*grid"], decomposition: Decomposition, material: str
+) -> Float32[ndarray, "*grid"]:
     """Density of one of MATERIALS in g/cm3."""
     d = decomposition
     hu = ct_hu.astype(np.float32)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.optimize import brentq
 
 from pipeline.errors import UserError
 from pipeline.physics.attenuation import mass_attenuation
@@ -125,6 +124,8 @@ def mean_energy_kev(spectrum: Spectrum) -> float:
 
 def hvl_mm_al(spectrum: Spectrum) -> float:
     """First half-value layer: mm of aluminium that halve the air kerma of the narrow beam."""
+    from scipy.optimize import brentq  # a tenth of a second that most jobs need not spend
+
     kerma = spectrum.fluence * spectrum.energy_kev * _energy_transfer_air(spectrum.energy_kev)
     mu_per_mm = mass_attenuation("aluminium", spectrum.energy_kev) * _ALUMINIUM_G_PER_CM3 / 10
     return float(brentq(lambda mm: kerma @ np.exp(-mu_per_mm * mm) / kerma.sum() - 0.5, 0.0, 100.0))
@@ -132,6 +133,8 @@ def hvl_mm_al(spectrum: Spectrum) -> float:
 
 def effective_energy_kev(spectrum: Spectrum) -> float:
     """Photon energy whose half-value layer in aluminium is that of the spectrum."""
+    from scipy.optimize import brentq
+
     mu_cm2_per_g = np.log(2) / (hvl_mm_al(spectrum) / 10 * _ALUMINIUM_G_PER_CM3)
     excess = lambda kev: mass_attenuation("aluminium", np.array([kev]))[0] - mu_cm2_per_g  # noqa: E731
     return float(brentq(excess, 2.0, 150.0))  # the curve falls all the way above aluminium's K edge at 1.56 keV

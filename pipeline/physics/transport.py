@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from numpy import ndarray
+from tqdm import tqdm
 
 from pipeline.errors import UserError
 from pipeline.geometry import View
@@ -100,7 +101,8 @@ def transport(
     bins = coarse_shape(view, detector_bins)
     sizes = [min(BATCH, photons - start) for start in range(0, photons, BATCH)]
     tally = None
-    for size, child in zip(sizes, rng.spawn(len(sizes)), strict=True):
+    batches = list(zip(sizes, rng.spawn(len(sizes)), strict=True))
+    for size, child in tqdm(batches, desc=f"photons of view {view.name}", unit="batch", disable=None, leave=False):
         one = _transport_batch(medium, view, bins, spectrum, size, child, form_factors)
         tally = one if tally is None else tally + one
     return tally
