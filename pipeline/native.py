@@ -1,7 +1,8 @@
-"""The optional C kernels of pipeline/kernels, through ctypes. Without a compiler there are none, and NumPy does the work.
+"""The optional C kernels of pipeline/kernels, through ctypes. Without a compiler NumPy does their work.
 
 In the environment `XR2CT_NATIVE=0` hides them, and `XR2CT_NATIVE=avx512`, `avx2` or `plain` takes one instruction set
-where the machine would choose by itself; all of them give the same bits. Kernels release Python's lock, so several views can run in threads.
+where the machine would choose by itself; all of them give the same bits.
+Kernels release Python's lock, so several views can run in threads.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from numpy import ndarray
+
+from pipeline.errors import UserError
+
+_WANTED = ("0", "1", "plain", "avx2", "avx512")
 
 
 @cache
@@ -42,6 +47,8 @@ def call(name: str, *arguments: ndarray | int | ctypes.Structure) -> None:
             passed.append(ctypes.byref(argument))
         else:
             passed.append(ctypes.c_int64(argument))
-    wanted = os.environ.get("XR2CT_NATIVE", "1")
+    wanted = os.environ.get("XR2CT_NATIVE", "1") or "1"
+    if wanted not in _WANTED:
+        raise UserError(f"XR2CT_NATIVE is {wanted!r}; expected one of: {', '.join(_WANTED)}. Correct or unset it.")
     if getattr(_library(), name if wanted == "1" else f"{name}_{wanted}")(*passed):
         raise MemoryError(f"kernel {name}")

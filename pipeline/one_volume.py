@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -40,9 +41,9 @@ def load_ct(path: Path) -> tuple[Int16[ndarray, "z y x"], Float64[ndarray, "4 4"
     return np.ascontiguousarray(ct_hu, dtype=np.int16), affine
 
 
-def case_name(path: Path) -> str:
-    """What seeds the random parts of a lone file: its name up to the first dot."""
-    return path.resolve().name.split(".")[0]
+def case_name(ct_hu: Int16[ndarray, "z y x"], affine: Float64[ndarray, "4 4"]) -> str:
+    """What seeds the random parts of a lone CT: its content, wherever its file lies."""
+    return f"ct-{hashlib.sha256(np.ascontiguousarray(ct_hu).tobytes() + affine.tobytes()).hexdigest()[:16]}"
 
 
 def fit_detector(

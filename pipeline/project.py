@@ -78,7 +78,7 @@ def place_views(shape: tuple[int, ...], affine: Float[ndarray, "4 4"], simulator
         for view in simulator.views
     ]
     for view in views:
-        require_in_beam(view, corners_mm(shape, affine))
+        require_in_beam(view, corners_mm(shape, affine, beyond=1.0))  # interpolated, it reaches one voxel further
     return views
 
 

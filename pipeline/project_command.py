@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -47,7 +48,8 @@ RADIOGRAPHS_EPILOG = """\
 example:
   python -m pipeline radiographs --volume ct.nii.gz --kvp 60 90 120 --out sheet.png
 
-rows: every view, monoenergetic (at the spectrum's mean energy), realistic, realistic with scatter; columns: tube voltage.
+rows: every view, monoenergetic (at the spectrum's mean energy), realistic, with scatter, with scatter behind a grid; columns:
+tube voltage.
 The pictures of a row share one display window, given beside it as line integrals: scatter and hard rays narrow it."""
 
 
@@ -149,6 +151,7 @@ def run_project(options: argparse.Namespace) -> None:
     from pipeline.simulators import make_simulator
 
     _require_one_input(options, "project")
+    _require_sane(options)
     values = leaves_of(options)
     if options.volume is None:
         from pipeline.project import project
@@ -181,6 +184,21 @@ def _require_one_input(options: argparse.Namespace, stage: str) -> None:
         )
 
 
+def _require_sane(options: argparse.Namespace) -> None:
+    """What can be known to be wrong before a CT is read."""
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed}; expected 0 or more. Correct it.")
+    out = options.out.resolve()
+    for given in (options.volume, options.record):
+        if given is not None and (out == given.resolve() or given.resolve() in out.parents):
+            raise UserError(f"--out {options.out} would overwrite or lie inside the input {given}. Name another file.")
+    if options.out.is_dir() or not options.out.name:
+        raise UserError(f"--out {str(options.out)!r} is a folder; expected the name of a file to write. Add one.")
+    limits = getattr(options, "window", None)
+    if limits is not None and not (math.isfinite(limits[0]) and math.isfinite(limits[1]) and limits[0] < limits[1]):
+        raise UserError(f"--window {limits[0]:g} {limits[1]:g}; expected two line integrals, the lower one first.")
+
+
 def _project_volume(options: argparse.Namespace, values: dict) -> None:
     from pipeline.one_volume import case_name, fit_detector, load_ct
     from pipeline.project import simulate
@@ -188,7 +206,7 @@ def _project_volume(options: argparse.Namespace, values: dict) -> None:
 
     say(f"reading {options.volume}")
     ct_hu, affine = load_ct(options.volume)
-    case = case_name(options.volume)
+    case = case_name(ct_hu, affine)
     simulator = fit_detector(values, ct_hu.shape, affine, case=case, seed=options.seed)
     rows, columns = simulator.detector_px
     fitted = "" if {"detector_px", "pixel_mm"} <= set(values) else " (fitted to the volume's shadow)"
@@ -222,6 +240,9 @@ def run_radiographs(options: argparse.Namespace) -> None:
     from pipeline.radiographs import radiographs
 
     _require_one_input(options, "radiographs")
+    _require_sane(options)
+    if len(set(options.kvp)) < len(options.kvp):
+        raise UserError(f"--kvp {' '.join(f'{kvp:g}' for kvp in options.kvp)} names a voltage twice. Remove one.")
     views = tuple(view for text in options.views for view in _views(text))
     radiographs(
         record=options.record,

@@ -44,7 +44,8 @@ def radiographs(
     """Rows view x kind of simulation, columns tube voltage; the monoenergetic row takes the spectrum's mean energy."""
     if volume is not None:
         say(f"reading {volume}")
-        (ct_hu, affine), case = load_ct(volume), case_name(volume)
+        ct_hu, affine = load_ct(volume)
+        case = case_name(ct_hu, affine)
     else:
         known = read_record(record, "label", "derive")
         ct_hu, affine, case = load_nifti(located(record, "ct")), np.array(known["affine"]), known["case"]

@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from pipeline.errors import UserError
 from pipeline.geometry import view_angles
-from pipeline.physics.detector import GRIDS
+from pipeline.physics.detector import GRIDS, require_exposure
 from pipeline.physics.materials import DECOMPOSITIONS
 from pipeline.physics.scatter import KINDS
 from pipeline.physics.spectra import Spectrum, load_spectrum, spectrum_of
@@ -36,13 +36,13 @@ class Simulator:
     """
 
     beam: str
-    backend: str
-    views: tuple[str | dict, ...]
-    detector_px: tuple[int, int]
-    pixel_mm: float
-    sdd_mm: float
-    sod_mm: float
-    energy_kev: float
+    backend: str = "joseph"
+    views: tuple[str | dict, ...] = ("PA", "LAT")
+    detector_px: tuple[int, int] = (128, 128)
+    pixel_mm: float = 3.0
+    sdd_mm: float = 1000.0
+    sod_mm: float = 700.0
+    energy_kev: float = 60.0
     offset_mm: tuple[float, float] = (0.0, 0.0)
     roll_deg: float = 0.0
     physics: str = "monoenergetic"
@@ -91,17 +91,23 @@ class Simulator:
             )
         if self.physics == "realistic":
             tube_spectrum(self)
-        elif self.kvp is not None:
-            raise UserError(
-                f"kvp {self.kvp:g} has no meaning for physics {self.physics!r}; expected physics 'realistic' with it. "
-                "Set physics to realistic, or give energy_kev instead of kvp."
-            )
+            require_exposure(photons=self.photons, grid=self.grid, psf_px=self.psf_px)
+            return
+        for item in fields(self)[_FIRST_REALISTIC:]:
+            if getattr(self, item.name) != item.default:
+                raise UserError(
+                    f"{item.name} {getattr(self, item.name)!r} has no meaning for physics {self.physics!r}; expected physics "
+                    f"'realistic' with it. Set physics to realistic, or leave {item.name} out."
+                )
 
+
+_FIRST_REALISTIC = [item.name for item in fields(Simulator)].index("spectrum")
+"""From here on the fields belong to physics `realistic`."""
 
 _LEAST = {
     **dict.fromkeys(("pixel_mm", "energy_kev", "kvp", "filter_mm_al", "photons", "psf_px"), 0.0),
     **dict.fromkeys(("sdd_mm", "sod_mm", "roll_deg"), -math.inf),
-    "scatter_photons": 1.0,
+    "scatter_photons": 10_000.0,
 }
 """Numeric field -> least value; those of _POSITIVE must lie above it."""
 
@@ -146,6 +152,8 @@ def _checked(name: str, value: object) -> object:
         return _check_views(value)
     if name in _CHOICES:
         one_of(name, value, _CHOICES[name])
+    if not isinstance(value, str):
+        raise UserError(f"{name} is {value!r}; expected a name. Write it as text.")
     return value
 
 
@@ -210,6 +218,8 @@ def make_simulator(values: dict, label: str = "") -> Simulator:
     known = [item.name for item in fields(Simulator)]
     for name in values:
         one_of("simulator key", name, known)
+    if "beam" not in values:
+        raise UserError(f"{label}simulator without beam; expected one of: {', '.join(BEAMS)}. Add it.")
     try:
         return Simulator(**{name: _checked(name, value) for name, value in values.items()})
     except UserError as error:

@@ -33,7 +33,8 @@ DISPATCH(axis_sums, (const float *volume, int64_t nz, int64_t ny, int64_t nx, fl
 #define BLOCK 64 /* voxels along c that travel together: four vectors in registers */
 #define SIDE 32  /* columns per side of a tile: 32 x 32 x 64 x 4 bytes stay in the second-level cache */
 
-/* line [BLOCK] += the samples of planes [first, last): every one a mixture of two columns. */
+/* line [BLOCK] += the samples of planes [first, last): every one a mixture of two columns. Rounding may put a sample that
+   `reaches` counted inside just beyond the border: there is nothing there. */
 INLINE void along_ray(const float *data, int64_t stride, int64_t plane, int64_t across, double o0, double o1, int64_t first,
                       int64_t last, float *line) {
     static const float none[BLOCK];
@@ -42,7 +43,7 @@ INLINE void along_ray(const float *data, int64_t stride, int64_t plane, int64_t 
         int64_t i = floor_int(o);
         float f = (float)(o - (double)i), rest = 1 - f;
         const float *slab = data + k * plane + i * stride;
-        const float *here = i >= 0 ? slab : none, *there = i + 1 < across ? slab + stride : none;
+        const float *here = i >= 0 && i < across ? slab : none, *there = i + 1 >= 0 && i + 1 < across ? slab + stride : none;
         for (int c = 0; c < BLOCK; c++) line[c] = fmaf(rest, here[c], fmaf(f, there[c], line[c]));
     }
 }
@@ -59,7 +60,7 @@ AVX512 static void along_ray_avx512(const float *data, int64_t stride, int64_t p
         float f = (float)(o - (double)i);
         __m512 part = _mm512_set1_ps(f), rest = _mm512_set1_ps(1 - f);
         const float *slab = data + k * plane + i * stride;
-        const float *here = i >= 0 ? slab : none, *there = i + 1 < across ? slab + stride : none;
+        const float *here = i >= 0 && i < across ? slab : none, *there = i + 1 >= 0 && i + 1 < across ? slab + stride : none;
         for (int n = 0; n < BLOCK / LANES; n++)
             sum[n] = _mm512_fmadd_ps(rest, _mm512_loadu_ps(here + n * LANES),
                                      _mm512_fmadd_ps(part, _mm512_loadu_ps(there + n * LANES), sum[n]));

@@ -24,7 +24,7 @@ def project_astra(
             "backend 'astra' needs the package astra-toolbox, which is not installed. "
             "Run: pip install astra-toolbox   or choose backend 'parallel'."
         ) from error
-    spacing = [require_axial_beam(view, affine, "astra") for view in views][0]
+    spacing = [require_axial_beam(view, affine, "astra") for view in views][-1]
     slices, rows, columns = mu_per_mm.shape
     centre = affine[:2, :2] @ np.array([(columns - 1) / 2, (rows - 1) / 2]) + affine[:2, 3]
     width = views[0].shape[1]

@@ -10,7 +10,7 @@ import ctypes
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Num
+from jaxtyping import Float32, Num
 from numpy import ndarray
 
 from pipeline.native import call
@@ -79,14 +79,21 @@ def steep(seen: GridView, axis: int) -> bool:
 def as_columns(volume: Num[ndarray, "z y x"], axis: int) -> Num[ndarray, "a b c"]:
     """The volume with `axis` (0 x, 1 y, 2 z) last and contiguous: a view of it where its memory allows, else one copy."""
     order = [2 - other for other in range(3) if other != axis] + [2 - axis]
-    if volume.dtype.type not in _KINDS:
-        volume = volume.astype(np.float32)
+    volume = plain(volume)
     turned = volume.transpose(order)
     if turned.strides[2] == volume.itemsize and min(turned.strides) > 0:
         return turned
     if order != [2, 1, 0] or not volume.flags.c_contiguous or volume.dtype == np.float16:
         return np.ascontiguousarray(turned)
     return reorder(volume, volume.shape[0])
+
+
+def plain(volume: Num[ndarray, "z y x"]) -> Num[ndarray, "z y x"]:
+    """The volume as a kernel can read it: native float32, float16 or int16, whole voxels from one to the next."""
+    whole = all(stride % volume.itemsize == 0 for stride in volume.strides)
+    if volume.dtype.type in _KINDS and volume.dtype.isnative and whole:
+        return volume
+    return volume.astype(volume.dtype.type if volume.dtype.type in _KINDS else np.float32)
 
 
 def reorder(volume: Num[ndarray, "z y x"], length: int) -> Num[ndarray, "x y {length}"]:

@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from pipeline.geometry import View
 from pipeline.native import call, has_kernels
-from pipeline.projectors.columns import Code, as_columns, column_axis, run_columns, steep
+from pipeline.projectors.columns import Code, as_columns, column_axis, plain, run_columns, steep
 from pipeline.projectors.rays import GridView, Rays, driven_rays, grid_view
 
 
@@ -28,6 +28,8 @@ def project_joseph(
     """
     columns: dict[int, ndarray] = {}
     images = []
+    if mu_per_mm.dtype.type != np.float16:
+        mu_per_mm = np.asarray(mu_per_mm, np.float32)  # an int16 volume here is no HU
     for view in views:
         seen = grid_view(view, affine)
         axis = _fast_axis(seen)
@@ -68,9 +70,15 @@ def project_joseph_hu(
     return images
 
 
+LARGEST_STEP = 100.0
+"""Voxels from pixel to pixel beyond which float32 positions along a detector column lose digits that matter."""
+
+
 def _fast_axis(seen: GridView) -> int | None:
     axis = column_axis(seen) if has_kernels() else None
-    return None if axis is None or steep(seen, axis) else axis
+    if axis is None or steep(seen, axis) or abs(seen.step_v[axis]) > LARGEST_STEP:
+        return None
+    return axis
 
 
 class Grid(ctypes.Structure):
@@ -87,7 +95,7 @@ class Grid(ctypes.Structure):
 
 def _any_pose(volume: Num[ndarray, "z y x"], seen: GridView) -> Float32[ndarray, "v u"]:
     rays = driven_rays(seen)
-    volume = np.asarray(volume, np.float32)
+    volume = plain(np.asarray(volume, np.float32))
     if has_kernels() and min(volume.strides) > 0:
         sums = np.empty(rays.o0.shape, np.float32)
         call("joseph_rays", Grid.of(volume), rays.driving, rays.o0, rays.o1, rays.c0, rays.c1, sums.size, sums)

@@ -89,7 +89,7 @@ def _on_detector(shadow: Float32[ndarray, "row column"], seen: GridView, axis: i
 def _lerp(rows: Float32[ndarray, "n m"], at: Float[ndarray, "k"]) -> Float32[ndarray, "k m"]:
     """Rows at fractional positions; 0 outside, reached linearly over one row."""
     whole = np.rint(at)
-    if np.abs(at - whole).max() < 1e-6 and 0 <= min(whole[0], whole[-1]) and max(whole[0], whole[-1]) < len(rows):
+    if np.abs(at - whole).max() < 1e-6 and min(whole[0], whole[-1]) >= 0 and max(whole[0], whole[-1]) < len(rows):
         pace = int(whole[1] - whole[0]) if len(whole) > 1 else 1
         first, last = int(whole[0]), int(whole[-1]) + pace
         return rows[first : last if last >= 0 else None : pace]

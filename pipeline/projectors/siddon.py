@@ -14,8 +14,8 @@ from numpy import ndarray
 
 from pipeline.geometry import View
 from pipeline.native import call, has_kernels
-from pipeline.projectors.columns import as_columns, column_axis, run_columns
-from pipeline.projectors.joseph import Grid
+from pipeline.projectors.columns import as_columns, column_axis, plain, run_columns
+from pipeline.projectors.joseph import LARGEST_STEP, Grid
 from pipeline.projectors.rays import GridView, driven_rays, grid_view
 
 _CROSSINGS_AT_ONCE = 4_000_000
@@ -24,14 +24,18 @@ _CROSSINGS_AT_ONCE = 4_000_000
 def project_siddon(
     mu_per_mm: Num[ndarray, "z y x"], affine: Float[ndarray, "4 4"], views: Sequence[View]
 ) -> Float32[ndarray, "view v u"]:
-    """Line integrals of any beam in any pose through voxels [i - 1/2, i + 1/2]; 0 outside the grid."""
-    volume = np.asarray(mu_per_mm, np.float32)
+    """Line integrals of any beam in any pose through voxels [i - 1/2, i + 1/2]; 0 outside the grid.
+
+    A ray that runs exactly along the border of two voxels is counted to either, by rounding: the kernels and NumPy may
+    then differ in that pixel.
+    """
+    volume = plain(np.asarray(mu_per_mm, np.float32))
     columns: dict[int, ndarray] = {}
     images = []
     for view in views:
         seen = grid_view(view, affine)
         axis = column_axis(seen) if has_kernels() else None
-        if axis is not None:
+        if axis is not None and abs(seen.step_v[axis]) <= LARGEST_STEP:
             if axis not in columns:
                 columns = {axis: as_columns(volume, axis)}
             images.append(run_columns("siddon_columns", columns[axis], seen, axis)[0])

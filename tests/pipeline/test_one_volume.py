@@ -6,7 +6,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.one_volume import case_name, fit_detector, load_ct
 from pipeline.sweeps import draw_angles
-from tests.cohorts import write_ct, write_nifti
+from tests.cohorts import write_nifti
 from tests.phantoms import labelled_phantom
 
 AFFINE = np.array([[2.0, 0, 0, -31], [0, 3.0, 0, 12], [0, 0, 5.0, 440], [0, 0, 0, 1]])
@@ -93,7 +93,8 @@ def test_hu_beyond_what_simulators_know_are_cut_and_fractions_rounded(tmp_path):
     assert ct_hu[0, 0, :3].tolist() == [3071, -1024, 41] and ct_hu[0, 0, 3] == ct[0, 0, 3]
 
 
-def test_a_folder_or_file_names_its_case(tmp_path):
-    write_ct(tmp_path, "b")
-    assert case_name(tmp_path / "b.nii.gz") == "b"
-    assert case_name(tmp_path / "series") == "series"
+def test_the_same_ct_is_the_same_case_wherever_it_lies():
+    ct_hu, affine = np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.diag([1.0, 2.0, 3.0, 1.0])
+    moved, other = affine + np.eye(4)[3], ct_hu + np.int16(1)
+    assert case_name(ct_hu, affine) == case_name(np.asfortranarray(ct_hu), affine)
+    assert len({case_name(ct_hu, affine), case_name(ct_hu, moved), case_name(other, affine)}) == 3

@@ -106,7 +106,7 @@ def test_every_leaf_has_an_option_and_the_defaults_are_those_of_the_config():
         **{"beam": "cone", "backend": "siddon", "physics": "realistic", "spectrum": "60KV_AL35", "kvp": 60.0},
         **{"filter_mm_al": 3.5, "materials": "smooth-v1", "scatter": "kernel", "grid": "none", "views": ("AP",)},
         **{"detector_px": [7, 9], "pixel_mm": 0.5, "sdd_mm": 900.0, "sod_mm": 600.0, "offset_mm": [-3.0, 4.0]},
-        **{"roll_deg": -5.0, "energy_kev": 70.0, "photons": 50.0, "psf_px": 0.25, "scatter_photons": 7},
+        **{"roll_deg": -5.0, "energy_kev": 70.0, "photons": 50.0, "psf_px": 0.25, "scatter_photons": 20_000},
     }
     assert set(given) == set(rules)
     words = []
@@ -242,7 +242,7 @@ def test_a_file_that_is_no_ct_ends_in_words(tmp_path, capsys, name, words):
             "spectrum '90KV' is not known; expected one of: 60KV_AL35",
         ),
         (["--simulator", "realistic", "--kvp", "75"], "kvp 75 without filter_mm_al"),
-        (["--kvp", "90"], "kvp 90 has no meaning for physics 'monoenergetic'"),
+        (["--kvp", "90"], "kvp 90.0 has no meaning for physics 'monoenergetic'"),
         (["--photons", "-5"], "photons is -5; expected at least 0"),
         (["--pixel-mm", "0"], "pixel_mm is 0; expected more than 0"),
         (["--detector-px", "0", "4"], "detector_px is [0, 4]; expected two whole numbers"),
@@ -262,7 +262,8 @@ def test_a_file_that_is_no_ct_ends_in_words(tmp_path, capsys, name, words):
         (["--backend", "jospeh"], "backend 'jospeh' cannot simulate a parallel beam"),
         (["--pixel-mm", "1", *SMALL, "--offset-mm", "500", "0"], "the volume's shadow misses the detector"),
         (["--roll-deg", "nan"], "roll_deg is nan; expected a finite number"),
-        (["--png", "--window", "2", "1", *SMALL], "display window 2 to 1; expected the value shown black first"),
+        (["--png", "--window", "2", "1", *SMALL], "--window 2 1; expected two line integrals, the lower one first"),
+        (["--seed", "-1"], "--seed -1; expected 0 or more"),
         (["case.json"], "project was given both case.json and"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(value)[:40],
@@ -276,3 +277,12 @@ def test_a_wrong_option_ends_in_words(ct, tmp_path, capsys, options, words):
 def test_without_any_input_the_help_is_named(tmp_path, capsys):
     assert project("--out", tmp_path / "x.h5") == 2
     assert "project was given neither; expected a case.json or --volume CT" in capsys.readouterr().err
+
+
+def test_the_ct_is_never_overwritten(tmp_path, capsys):
+    write_ct(tmp_path, "a")
+    before = (tmp_path / "a.nii.gz").read_bytes()
+    assert main(["project", "--volume", str(tmp_path / "a.nii.gz"), *SMALL, "--out", str(tmp_path / "a.nii.gz")]) == 2
+    assert "would overwrite or lie inside the input" in capsys.readouterr().err
+    assert main(["project", "--volume", str(tmp_path / "a.nii.gz"), *SMALL, "--out", str(tmp_path)]) == 2
+    assert (tmp_path / "a.nii.gz").read_bytes() == before

@@ -41,7 +41,7 @@ def test_the_config_offers_what_there_is():
     offered = {name: rules[name]["enum"] for name in ("beam", "physics", "materials", "scatter", "grid")}
     for name, choices in offered.items():
         for choice in choices:
-            make_simulator({**CONE, name: choice})
+            make_simulator({**CONE, "physics": "realistic", name: choice})
         with pytest.raises(UserError, match=f"expected one of: {', '.join(choices)}"):
             make_simulator({**CONE, name: "?"})
     described = {*rules["backend"]["description"].replace(";", ",").replace(".", "").replace(":", ",").split(", ")}
@@ -76,14 +76,17 @@ def test_values_become_their_canonical_types():
         ({"physics": "realistic", "spectrum": "80KV"}, "spectrum '80KV' is not known; expected one of: 60KV_AL35"),
         ({"physics": "realistic", "kvp": 75.0}, "kvp 75 without filter_mm_al; expected a filter"),
         ({"physics": "realistic", "filter_mm_al": 2.5}, "filter_mm_al 2.5 without kvp; expected both"),
-        ({"kvp": 90.0}, "kvp 90 has no meaning for physics 'monoenergetic'; .* energy_kev"),
+        ({"kvp": 90.0}, "kvp 90.0 has no meaning for physics 'monoenergetic'; .* leave kvp out"),
         ({"photons": -1}, "photons is -1; expected at least 0"),
         ({"photons": "many"}, "photons is 'many'; expected a finite number. Write it .* without quotes"),
         ({"photons": float("nan")}, "photons is nan; expected a finite number"),
         ({"photons": True}, "photons is True; expected a finite number"),
         ({"psf_px": -0.5}, "psf_px is -0.5; expected at least 0"),
-        ({"scatter_photons": 0}, "scatter_photons is 0; expected at least 1"),
-        ({"scatter_photons": 2.5}, "scatter_photons is 2.5; expected a whole number"),
+        ({"scatter_photons": 0}, "scatter_photons is 0; expected at least 10000"),
+        ({"scatter_photons": 20000.5}, "scatter_photons is 20000.5; expected a whole number"),
+        ({"scatter": "kernel"}, "scatter 'kernel' has no meaning for physics 'monoenergetic'"),
+        ({"physics": "realistic", "psf_px": 1e9}, "psf_px 1e\\+09; expected"),
+        ({"backend": 5}, "backend is 5; expected a name"),
         ({"pixel_mm": 0.0}, "pixel_mm is 0; expected more than 0"),
         ({"pixel_mm": -2.0}, "pixel_mm is -2; expected more than 0"),
         ({"energy_kev": float("inf")}, "energy_kev is inf; expected a finite number"),
