@@ -1,31 +1,31 @@
-"""Stage label: the labels that came with a CT, or TotalSegmentator's, as structures of the experiment on its cube."""
+"""Stage label: the labels of a CT, its own or TotalSegmentator's, as structures of the experiment on its cube."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 from numpy import ndarray
 
+from pipeline.anatomy import check_anatomy
 from pipeline.errors import CaseError
 from pipeline.nifti import load_nifti, save_nifti
 from pipeline.read import read_label
+from pipeline.read.field_of_view import beyond_rim
 from pipeline.records import read_record, relative, run_case
+from pipeline.regions import hide
 from pipeline.resample import resample_label, to_closest_ras
 from pipeline.structures import annotated_structures, load_scheme, structure_lookup
 
 NOT_ANNOTATED, ABSENT, CUT, COMPLETE = range(4)
 _LATTICE_TOLERANCE_MM = 0.01
+_SLAB_VOXELS = 1 << 22
 
 
-def label(
-    record_path: Path, folder: Path, *, structures: list[str], missing: str = "none", device: str = "cpu"
-) -> dict:
-    """Label map -> `folder`/label.nii.gz (uint8, 0 background, 1..K in the order of `structures`) and a status for each.
-
-    `missing` says what to do for a case without labels: none, totalsegmentator or totalsegmentator-fast.
-    """
+def label(record_path: Path, folder: Path, *, structures: list[str]) -> dict:
+    """Label map -> `folder`/label.nii.gz (uint8, 0 background, 1..K in the order of `structures`) and a status for each."""
     known = read_record(record_path)
     if known["status"] == "ok":
         read_record(record_path, "ingest")
@@ -34,16 +34,20 @@ def label(
         ct_path = (record_path.parent / known["ct"]).resolve()
         target = np.array(known["affine"])
         cube = load_nifti(ct_path).shape[0]
-        source = _source_label(record_path, known, missing, device)
+        file = (record_path.parent / known["source_label"]).resolve() if known["source_label"] else None
+        source = source_labels(known, file, tuple(known["source_shape"]), np.array(known["source_affine"]))
         if source is None:
             mapped = np.zeros((cube,) * 3, np.uint8)
             status = np.full(len(structures) + 1, NOT_ANNOTATED, np.uint8)
         else:
-            ids, affine, names, remap = source
-            structure_ids = _to_structures(ids, names, structures, remap)
+            ids, affine, names = source
+            structure_ids = _to_structures(ids, names, structures)
+            hidden = hide(structure_ids, ids, known["region"]) if known.get("region") else set()
             mapped = resample_label(structure_ids, affine, target, cube)
-            annotated = annotated_structures(names, structures)
-            status = label_status(mapped, lost_from_source(structure_ids, affine, target, mapped), annotated)
+            lost = lost_from_source(structure_ids, affine, target, mapped) | hidden
+            if "FOV_CIRCLE" in known["flags"]:
+                lost |= values_in(structure_ids[beyond_rim(*structure_ids.shape[:2])])
+            status = label_status(mapped, lost, annotated_structures(names, structures))
         save_nifti(folder / "label.nii.gz", mapped, target)
         return {
             "ct": relative(ct_path, folder),
@@ -57,25 +61,24 @@ def label(
     return run_case("label", known, folder, work)
 
 
-def _source_label(record_path: Path, known: dict, missing: str, device: str):
-    """(ids on the CT's lattice turned to RAS, its affine, id -> name, remap), or None where a case has no labels."""
-    if known["source_label"]:
-        volume = read_label((record_path.parent / known["source_label"]).resolve())
-        ids, affine = volume.data, volume.affine
-        names = {int(value): name for value, name in known["label_names"].items()} or load_scheme(known["label_scheme"])
-        remap = {int(old): int(new) for old, new in known["label_remap"].items()}
-    elif missing != "none":
-        from pipeline.totalsegmentator import segment
+def source_labels(
+    known: dict, label: Path | None, ct_shape: tuple[int, ...], ct_affine: Float[ndarray, "4 4"]
+) -> tuple[Integer[ndarray, "i j k"], Float[ndarray, "4 4"], dict[int, str]] | None:
+    """(ids on the CT's voxels turned to RAS, their affine, id -> name), or None where a case has no labels.
 
-        source_ct = (record_path.parent / known["source_ct"]).resolve()
-        ids, affine = segment(source_ct, fast=missing.endswith("fast"), device=device)
-        names, remap = load_scheme("totalsegmentator_v2"), {}
-    else:
+    `known` is its record: the names of the ids, and which of them to correct.
+    """
+    if not label:
         return None
-    frame = np.broadcast_to(np.uint8(0), known["source_shape"])
-    empty, ct_affine = to_closest_ras(frame, np.array(known["source_affine"]))
-    placed = place_in_source(*to_closest_ras(ids, affine), ct_affine, empty.shape)
-    return placed, ct_affine, names, remap
+    volume = read_label(label)
+    names = {int(value): name for value, name in known["label_names"].items()} or load_scheme(known["label_scheme"])
+    remap = {int(old): int(new) for old, new in known["label_remap"].items()}
+    names = {value: names[remap.get(value, value)] for value in {*names, *remap} if remap.get(value, value) in names}
+    empty, ras_affine = to_closest_ras(np.broadcast_to(np.uint8(0), ct_shape), ct_affine)
+    placed = place_in_source(*to_closest_ras(volume.data, volume.affine), ras_affine, empty.shape)
+    check_ids(placed, names, may_be_empty=bool(known.get("labeller")))
+    check_anatomy(placed, ras_affine, names)
+    return placed, ras_affine, names
 
 
 def place_in_source(
@@ -102,22 +105,35 @@ def place_in_source(
         raise CaseError(
             "E_LABEL_SHAPE", f"the label map has shape {ids.shape} and reaches beyond its CT of shape {ct_shape}"
         )
+    if ids.shape == ct_shape:
+        return ids
     placed = np.zeros(ct_shape, ids.dtype)
     placed[tuple(slice(low, low + size) for low, size in zip(start, ids.shape, strict=True))] = ids
     return placed
 
 
-def _to_structures(
-    ids: Integer[ndarray, "i j k"], names: dict[int, str], structures: list[str], remap: dict[int, int]
-) -> UInt8[ndarray, "i j k"]:
-    """Source ids -> 1..K; an id without a name, or nothing but background, is an error of the case."""
-    present = np.unique(ids)
-    unnamed = [int(value) for value in present if value and remap.get(int(value), int(value)) not in names]
+def check_ids(ids: Integer[ndarray, "..."], names: dict[int, str], *, may_be_empty: bool = False) -> None:
+    """An id without a name, or nothing but background, is an error of the case.
+
+    `may_be_empty`: a labeller that was asked for a few structures only may have found none of them.
+    """
+    present = values_in(ids) - {0}
+    unnamed = sorted(present - set(names))
     if unnamed:
         raise CaseError("E_LABEL_VALUES", f"the label map holds id {unnamed[0]}, which its label scheme does not name")
-    if not present.any():
+    if not present and not may_be_empty:
         raise CaseError("E_LABEL_EMPTY", "the label map holds nothing but background")
-    return structure_lookup(names, structures, remap)[ids]
+
+
+def _to_structures(
+    ids: Integer[ndarray, "i j k"], names: dict[int, str], structures: list[str]
+) -> UInt8[ndarray, "i j k"]:
+    """Source ids -> 1..K, slab by slab."""
+    lookup = structure_lookup(names, structures)
+    mapped = np.empty_like(ids, np.uint8)
+    for slab in _slabs(ids.shape):
+        mapped[slab] = lookup[ids[slab]]
+    return mapped
 
 
 def label_status(
@@ -142,17 +158,34 @@ def lost_from_source(
 ) -> set[int]:
     """Structures of the source that its own edge cuts, that have a voxel outside the cube, or that the cube lost."""
     to_cube = np.linalg.inv(target) @ affine
-    outside = np.zeros(ids.shape, bool)
-    indices = np.ogrid[tuple(map(slice, ids.shape))]
-    for axis, size in enumerate(reversed(on_cube.shape)):
-        at = sum(to_cube[axis, other] * index for other, index in enumerate(indices)) + to_cube[axis, 3]
-        outside |= (at < -0.5) | (at > size - 0.5)
-    present = set(np.unique(ids).tolist())
-    gone = present - set(np.unique(on_cube).tolist())
-    return (touching(ids) | set(np.unique(ids[outside]).tolist()) | gone) - {0}
+    beyond: set[int] = set()
+    for slab in _slabs(ids.shape):
+        outside = np.zeros(ids[slab].shape, bool)
+        indices = np.ogrid[: ids.shape[0], : ids.shape[1], slab[1]]
+        for axis, size in enumerate(reversed(on_cube.shape)):
+            terms = [to_cube[axis, other] * index for other, index in enumerate(indices) if to_cube[axis, other]]
+            at = sum(terms) + to_cube[axis, 3]
+            outside |= (at < -0.5) | (at > size - 0.5)
+        beyond |= values_in(ids[slab][outside])
+    gone = values_in(ids) - values_in(on_cube)
+    return (touching(ids) | beyond | gone) - {0}
 
 
 def touching(labels: ndarray) -> set[int]:
     """Values on the outermost layer of voxels."""
-    faces = [np.take(labels, [0, -1], axis=axis).ravel() for axis in range(3)]
-    return set(np.unique(np.concatenate(faces)).tolist())
+    ends = [slice(None, None, max(1, size - 1)) for size in labels.shape]
+    return set().union(*(values_in(labels[(slice(None),) * axis + (end,)]) for axis, end in enumerate(ends)))
+
+
+def values_in(ids: Integer[ndarray, "..."]) -> set[int]:
+    """The different values of a label map, none of them negative, without sorting its voxels."""
+    seen = np.zeros(np.iinfo(ids.dtype).max + 1, bool)
+    for slab in _slabs(ids.shape):
+        seen[ids[slab]] = True
+    return set(np.flatnonzero(seen).tolist())
+
+
+def _slabs(shape: tuple[int, ...]) -> list[tuple]:
+    """Parts of an array along its last axis: what is computed in float64 or as indices of one fits in memory."""
+    step = max(1, _SLAB_VOXELS // max(1, math.prod(shape[:-1])))
+    return [(..., slice(start, min(start + step, shape[-1]))) for start in range(0, shape[-1], step)]

@@ -34,6 +34,11 @@ def load_structures() -> dict[str, tuple[str, ...]]:
     return {row["structure"]: tuple(row["members"].split()) for row in read_table(TABLES / f"{_STRUCTURES}.tsv")}
 
 
+def load_additions() -> dict[str, tuple[str, ...]]:
+    """Structure -> classes that belong to it where a scheme names them, as a sixth lumbar vertebra; not every scheme does."""
+    return {row["structure"]: tuple(row["and_if_named"].split()) for row in read_table(TABLES / f"{_STRUCTURES}.tsv")}
+
+
 def structure_lookup(
     scheme: Scheme, structures: Sequence[str], remap: Mapping[int, int] | None = None
 ) -> UInt8[ndarray, "id"]:
@@ -43,14 +48,11 @@ def structure_lookup(
     half a structure is not a label. The table ends at the largest id of scheme and remap.
     """
     value_of = {}
-    annotated = annotated_structures(scheme, structures)
+    annotated, additions = annotated_structures(scheme, structures), load_additions()
     for value, (structure, known) in enumerate(zip(structures, annotated, strict=True), start=1):
-        for name in {structure, *_members(structure)} & set(scheme.values()) if known else ():
-            if value_of.setdefault(name, value) != value:
-                raise UserError(
-                    f"structures {structures[value_of[name] - 1]} and {structure} both hold {name}; expected "
-                    "structures that do not overlap. Remove one of them."
-                )
+        members = {structure, *_members(structure), *additions.get(structure, ())}
+        for name in members & set(scheme.values()) if known else ():
+            _refuse_overlap(structures[value_of.setdefault(name, value) - 1], structure, name)
     lookup = np.zeros(max([0, *scheme, *(remap or {})]) + 1, np.uint8)
     for source in range(1, len(lookup)):
         lookup[source] = value_of.get(scheme.get((remap or {}).get(source, source), ""), 0)
@@ -64,9 +66,38 @@ def annotated_structures(scheme: Scheme, structures: Sequence[str]) -> list[bool
 
 
 def check_structures(structures: Iterable[str]) -> None:
-    """UserError for the first structure that resources/labels/structures.tsv does not list."""
+    """UserError for the first structure that resources/labels/structures.tsv does not list, or that overlaps another."""
+    owner: dict[str, str] = {}
+    additions = load_additions()
     for structure in structures:
-        _members(structure)
+        for member in dict.fromkeys([*_members(structure), *additions.get(structure, ())]):
+            _refuse_overlap(owner.setdefault(member, structure), structure, member)
+
+
+def wanted_classes(scheme: Scheme, structures: Sequence[str]) -> list[str]:
+    """The classes of a scheme that some structures are made of; UserError if it cannot annotate any of them."""
+    additions = load_additions()
+    annotated = annotated_structures(scheme, structures)
+    wanted = {
+        member
+        for structure, known in zip(structures, annotated, strict=True)
+        for member in (structure, *_members(structure), *additions.get(structure, ()))
+        if known
+    }
+    if not wanted:
+        raise UserError(
+            f"the label scheme knows none of the structures {', '.join(structures)}; expected at least one. "
+            "Set labels.missing to none, or choose other structures."
+        )
+    return [scheme[value] for value in sorted(scheme) if scheme[value] in wanted]
+
+
+def _refuse_overlap(first: str, second: str, member: str) -> None:
+    if first != second:
+        raise UserError(
+            f"structures {first} and {second} both hold {member}; expected structures that do not overlap. "
+            "Remove one of them."
+        )
 
 
 def _members(structure: str) -> tuple[str, ...]:

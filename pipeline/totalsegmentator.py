@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from pipeline.read import read_volume
 
 WEIGHTS = {True: (297,), False: (291, 292, 293, 294, 295)}
 """Data set numbers of the networks behind task `total`, by `fast` (3 mm) or not (1.5 mm)."""
+CROP_WEIGHTS = 298
+"""The 6 mm network that finds where to look when only some classes are wanted."""
 
 
 def weights_folder() -> Path:
@@ -26,10 +29,11 @@ def weights_folder() -> Path:
     return Path(os.environ.get("TOTALSEG_HOME_DIR", user / ".totalsegmentator")) / "nnunet" / "results"
 
 
-def require_weights(*, fast: bool) -> None:
+def require_weights(*, fast: bool, crop: bool) -> None:
     """Stop with the next step to take where a network is missing, before the package tries to download it and fails."""
     folder = weights_folder()
-    missing = [number for number in WEIGHTS[fast] if not any(folder.glob(f"Dataset{number:03d}_*"))]
+    needed = (*WEIGHTS[fast], CROP_WEIGHTS) if crop else WEIGHTS[fast]
+    missing = [number for number in needed if not any(folder.glob(f"Dataset{number:03d}_*"))]
     if missing:
         task = "total_fast" if fast else "total"
         raise UserError(
@@ -38,17 +42,28 @@ def require_weights(*, fast: bool) -> None:
         )
 
 
-def segment(ct: Path, *, fast: bool, device: str) -> tuple[Integer[ndarray, "i j k"], Float[ndarray, "4 4"]]:
+def package_version() -> str:
+    """The installed version of the package."""
+    try:
+        return version("TotalSegmentator")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def segment(
+    ct: Path, *, fast: bool, device: str, classes: list[str] | None = None
+) -> tuple[Integer[ndarray, "i j k"], Float[ndarray, "4 4"]]:
     """Label ids of task `total` (scheme totalsegmentator_v2) on the voxels of the CT, and their affine.
 
-    Turns the package's usage statistics off, for good: that is a line of its own config.json.
+    `classes`: only these are looked for (the package's roi_subset), in the box in which a coarse network
+    finds them. Turns the package's usage statistics off, for good: that is a line of its own config.json.
     """
     if find_spec("totalsegmentator") is None:
         raise UserError(
             "labels by TotalSegmentator need the package TotalSegmentator, which is not installed. "
             "Run: pip install 'xr2ct[totalsegmentator]' -c constraints.txt   or set labels.missing to none."
         )
-    require_weights(fast=fast)
+    require_weights(fast=fast, crop=classes is not None)
     from totalsegmentator.config import get_config_key, set_config_key, setup_totalseg
     from totalsegmentator.python_api import totalsegmentator
 
@@ -58,7 +73,9 @@ def segment(ct: Path, *, fast: bool, device: str) -> tuple[Integer[ndarray, "i j
     volume = read_volume(ct)
     image = nib.Nifti1Image(volume.data, volume.affine)
     try:
-        result = totalsegmentator(image, None, ml=True, fast=fast, device=device, quiet=True, nr_thr_saving=1)
+        result = totalsegmentator(
+            image, None, ml=True, fast=fast, roi_subset=classes, device=device, quiet=True, nr_thr_saving=1
+        )
     except RuntimeError as error:
         if "operator torchvision::" not in str(error):
             raise

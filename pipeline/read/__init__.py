@@ -5,13 +5,18 @@ A file is recognised by its first bytes, never by its name; a folder is a DICOM 
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from pipeline.errors import CaseError
 from pipeline.files import file_sha256
+from pipeline.flags import CONTRADICTIONS
 from pipeline.read.affine import check_affine
 from pipeline.read.dicom import read_dicom
+from pipeline.read.field_of_view import check_field_of_view
 from pipeline.read.hu import check_hu
+from pipeline.read.mha import START as MHA_START
+from pipeline.read.mha import read_mha
 from pipeline.read.nifti import read_nifti
 from pipeline.read.nrrd import read_nrrd
 from pipeline.read.values import Stored, to_hu, to_ids
@@ -20,29 +25,31 @@ from pipeline.read.volume import Volume
 __all__ = ["Volume", "read_label", "read_volume"]
 
 
-def read_volume(path: Path) -> Volume:
-    """A CT in HU from NIfTI, NRRD or a folder with a DICOM series; CaseError where it cannot be trusted."""
-    flags: set[str] = set()
+def read_volume(path: Path, *, strict: bool = False) -> Volume:
+    """A CT in HU from NIfTI, NRRD, MetaImage or a folder with a DICOM series; CaseError where it cannot be trusted.
+
+    `strict` also refuses files that contradict themselves, which are otherwise read by a stated rule and flagged.
+    """
     if path.is_dir():
-        data, affine, subject, sha256 = read_dicom(path)
+        data, affine, subject, sha256, flags = read_dicom(path)
     else:
         stored, sha256 = _read_file(path)
         data, replaced = to_hu(stored)
         affine, subject = stored.affine, None
-        flags |= {"NONFINITE_FIXED"} if replaced else set()
-        flags |= {"QS_MISMATCH"} if stored.forms_differ else set()
-    flags |= check_affine(affine, data.shape) | check_hu(data)
+        flags = set(stored.flags) | ({"NONFINITE_FIXED"} if replaced else set())
+    flags |= check_affine(affine, data.shape) | check_hu(data) | check_field_of_view(data, affine)
+    for flag in sorted(flags & set(CONTRADICTIONS)) if strict else ():
+        raise CaseError(CONTRADICTIONS[flag], f"the file contradicts itself ({flag}), and reading is strict")
     return Volume(data, affine, tuple(sorted(flags)), subject, sha256)
 
 
 def read_label(path: Path) -> Volume:
-    """A label map (int16 ids, 0 background) from NIfTI or NRRD on its own affine, possibly that of a cropped box."""
+    """A label map (int16 ids, 0 background) from a file, on its own affine, possibly that of a cropped box."""
     if path.is_dir():
-        raise CaseError("E_NOT_NIFTI", "the label map is a folder; expected a NIfTI or NRRD file")
+        raise CaseError("E_NOT_NIFTI", "the label map is a folder; expected a NIfTI, NRRD or MetaImage file")
     stored, sha256 = _read_file(path)
     data = to_ids(stored)
-    flags = check_affine(stored.affine, data.shape, smallest_mm=0.0)
-    flags |= {"QS_MISMATCH"} if stored.forms_differ else set()
+    flags = set(stored.flags) | check_affine(stored.affine, data.shape, smallest_mm=0.0)
     return Volume(data, stored.affine, tuple(sorted(flags)), None, sha256)
 
 
@@ -53,6 +60,10 @@ def _read_file(path: Path) -> tuple[Stored, str]:
     except FileNotFoundError:
         raise CaseError("E_MISSING", "the file or folder does not exist") from None
     if magic[128:] == b"DICM":
-        raise CaseError("E_NOT_NIFTI", "found a single DICOM file; expected NIfTI, NRRD or the folder of the series")
+        raise CaseError("E_NOT_NIFTI", "found a single DICOM file; expected a volume or the folder of the series")
+    if MHA_START.match(magic):
+        stored, voxels = read_mha(path)
+        both = [file_sha256(path), file_sha256(voxels)]
+        return stored, both[0] if voxels == path else hashlib.sha256("".join(both).encode()).hexdigest()
     stored = read_nrrd(path) if magic.startswith(b"NRRD") else read_nifti(path)
     return stored, file_sha256(path)

@@ -16,9 +16,10 @@ from pipeline.read.dicom_series import PIXEL_TAGS, Slice, find_series, quiet_pyd
 from pipeline.read.values import PADDING_HU, Hu, compact
 
 
-def read_dicom(folder: Path) -> tuple[Hu, Float64[ndarray, "4 4"], str | None, str]:
-    """HU, affine, PatientID (hash it, never write it) and the content hash of the series, whatever its file names."""
-    places = stack(find_series(folder))
+def read_dicom(folder: Path) -> tuple[Hu, Float64[ndarray, "4 4"], str | None, str, set[str]]:
+    """HU, affine, PatientID (hash it, never write it), content hash of the series whatever its file names, and flags."""
+    slices, left_out = find_series(folder)
+    places = stack(slices)
     chosen = [place[0] for place in places]
     affine = series_affine(chosen)
     _, _, rows, columns = chosen[0].series
@@ -35,7 +36,8 @@ def read_dicom(folder: Path) -> tuple[Hu, Float64[ndarray, "4 4"], str | None, s
                     f"slices number {place[0].number} and {one.number} share a position but not their pixels",
                 )
     digest = hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
-    return compact(values.transpose(2, 1, 0)), affine, chosen[0].subject, digest
+    flags = {"SLICES_LEFT_OUT"} if left_out or len(places) < len(slices) else set()
+    return compact(values.transpose(2, 1, 0)), affine, chosen[0].subject, digest, flags
 
 
 def _read_slice(one: Slice) -> tuple[ndarray, str]:

@@ -59,8 +59,10 @@ def quiet_pydicom():
         logger.disabled = before
 
 
-def find_series(folder: Path) -> list[Slice]:
+def find_series(folder: Path) -> tuple[list[Slice], bool]:
     """The slices of the one CT in `folder` and below, in file order; anything that is not a CT image is passed over.
+
+    True where CT images of the same series had to be left out because they do not fit the others.
 
     Slices belong together that share series, image type, size, pixel spacing and orientation. The largest group is
     taken; E_DICOM_MIXED where another holds half as many or more, or where its slices name two patients.
@@ -89,7 +91,8 @@ def find_series(folder: Path) -> list[Slice]:
         )
     if len({one.subject for one in groups[0]}) > 1:
         raise CaseError("E_DICOM_MIXED", "the slices of the series name more than one patient, expected one")
-    return groups[0]
+    uid = groups[0][0].series[0]
+    return groups[0], any(group[0].series[0] == uid for group in groups[1:])
 
 
 def _read_header(path: Path) -> Slice | None:

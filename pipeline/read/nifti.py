@@ -32,12 +32,13 @@ def read_nifti(path: Path) -> Stored:
     units = int(header["xyzt_units"]) & 7
     if units not in _MM_OR_UNSAID:
         raise CaseError("E_UNITS", f"the header gives lengths in {_UNITS.get(units, 'an unknown unit')}, expected mm")
-    slope, intercept = _scaling(header)
+    slope, intercept, ignored = _scaling(header)
     stream.check_size(math.prod(shape) * dtype.itemsize)
     _skip_extensions(stream, header)
     payload = stream.take_payload(math.prod(shape) * dtype.itemsize)
     array = payload.view(dtype).reshape(shape, order="F")
-    return Stored(array, slope, intercept, affine, forms_differ)
+    noticed = {"QS_MISMATCH": forms_differ, "SCALING_IGNORED": ignored}
+    return Stored(array, slope, intercept, affine, frozenset(name for name, seen in noticed.items() if seen))
 
 
 def _parse(stream: Stream) -> Nifti1Header:
@@ -53,7 +54,7 @@ def _parse(stream: Stream) -> Nifti1Header:
                 if header["magic"].item()[:3] != kind.single_magic[:3]:
                     raise CaseError("E_NOT_NIFTI", "found an Analyze or two-file NIfTI header, expected a single file")
                 return header
-    raise CaseError("E_NOT_NIFTI", "the file is neither NIfTI nor NRRD")
+    raise CaseError("E_NOT_NIFTI", "the file is neither NIfTI nor NRRD nor MetaImage")
 
 
 def _shape(header: Nifti1Header) -> tuple[int, int, int]:
@@ -116,14 +117,17 @@ def _apart_voxels(one: ndarray, other: ndarray, shape: tuple[int, ...]) -> float
     return float(np.abs((one - other) @ corners).max() / max(spacing, 1e-9))
 
 
-def _scaling(header: Nifti1Header) -> tuple[float, float]:
-    """Slope and intercept; a slope of 0, NaN or infinity means neither is used, as the standard says."""
+def _scaling(header: Nifti1Header) -> tuple[float, float, bool]:
+    """Slope and intercept; a slope of 0, NaN or infinity means neither is used, as the standard says.
+
+    True where an intercept is left unused for that: other readers add it.
+    """
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not math.isfinite(slope):
-        return 1.0, 0.0
+        return 1.0, 0.0, math.isfinite(intercept) and intercept != 0
     if not math.isfinite(intercept):
         raise CaseError("E_HEADER", "the header's scl_inter is not a finite number")
-    return slope, intercept
+    return slope, intercept, False
 
 
 def _skip_extensions(stream: Stream, header: Nifti1Header) -> None:

@@ -49,7 +49,9 @@ def read_nrrd(path: Path) -> Stored:
     encoding = str(header.get("encoding", "")).lower()
     if encoding not in ("raw", "gzip", "gz"):
         raise CaseError("E_HEADER", "the NRRD encoding is not known here, expected raw or gzip")
-    payload = Stream(path, offset, gzip=encoding != "raw").take_payload(math.prod(sizes) * dtype.itemsize)
+    payload = Stream(path, offset, packing="plain" if encoding == "raw" else "gzip").take_payload(
+        math.prod(sizes) * dtype.itemsize
+    )
     array = payload.view(dtype).reshape([sizes[axis] for axis in spatial], order="F")
     return Stored(array, 1.0, 0.0, affine)
 

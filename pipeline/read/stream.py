@@ -1,4 +1,4 @@
-"""Bytes of a plain or gzip file, read to the very end with the checksum, in memory that the header's size bounds.
+"""Bytes of a plain, gzip or zlib file, read to the very end with the checksum, in memory that the header's size bounds.
 
 nibabel, SimpleITK and pynrrd all skip the gzip checksum: one flipped bit gives wrong voxels without a word.
 """
@@ -17,6 +17,7 @@ from numpy import ndarray
 from pipeline.errors import CaseError
 
 GZIP_MAGIC = b"\x1f\x8b"
+_WINDOW_BITS = {"gzip": 31, "zlib": 15}
 _CHUNK = 1 << 20
 _LARGEST_DEFLATE_RATIO = 1032
 _LARGEST_BYTES = 4 << 30
@@ -24,14 +25,16 @@ _LARGEST_TAIL = 64 << 20
 
 
 class Stream:
-    """Consecutive bytes of `path` from `offset` on, inflated if a gzip member starts there."""
+    """Consecutive bytes of `path` from `offset` on, inflated by `packing`; without one, if a gzip member starts there."""
 
-    def __init__(self, path: Path, offset: int = 0, *, gzip: bool | None = None):
-        with path.open("rb") as handle:
-            handle.seek(offset)
-            self.gzip = handle.read(2) == GZIP_MAGIC if gzip is None else gzip
+    def __init__(self, path: Path, offset: int = 0, *, packing: str | None = None):
+        if packing is None:
+            with path.open("rb") as handle:
+                handle.seek(offset)
+                packing = "gzip" if handle.read(2) == GZIP_MAGIC else "plain"
+        self._packing = packing
         self._stored_bytes = os.path.getsize(path) - offset
-        self._chunks = _inflated(path, offset) if self.gzip else _plain(path, offset)
+        self._chunks = _plain(path, offset) if packing == "plain" else _inflated(path, offset, packing)
         self._rest = memoryview(b"")
 
     def take(self, count: int) -> bytearray:
@@ -71,14 +74,14 @@ class Stream:
             raise CaseError(
                 "E_TOO_LARGE", f"the header asks for {count} bytes of voxels, expected at most {_LARGEST_BYTES}"
             )
-        if not self.gzip and count > self._stored_bytes:
+        if self._packing == "plain" and count > self._stored_bytes:
             raise CaseError(
                 "E_TRUNCATED", f"the file holds {self._stored_bytes} bytes, expected {count} of voxels from the header"
             )
-        if self.gzip and count > self._stored_bytes * _LARGEST_DEFLATE_RATIO:
+        if self._packing != "plain" and count > self._stored_bytes * _LARGEST_DEFLATE_RATIO:
             raise CaseError(
                 "E_TOO_LARGE",
-                f"the header asks for {count} bytes of voxels, more than {self._stored_bytes} gzip bytes can hold",
+                f"the header asks for {count} bytes of voxels, more than {self._stored_bytes} {self._packing} bytes can hold",
             )
 
 
@@ -89,7 +92,7 @@ def _plain(path: Path, offset: int) -> Iterator[bytes]:
             yield chunk
 
 
-def _inflated(path: Path, offset: int) -> Iterator[bytes]:
+def _inflated(path: Path, offset: int, packing: str) -> Iterator[bytes]:
     """Every gzip member in turn; zlib itself compares checksum and length at the end of each."""
     members = 0
     with path.open("rb") as handle:
@@ -99,16 +102,18 @@ def _inflated(path: Path, offset: int) -> Iterator[bytes]:
             if members and not waiting.strip(b"\0"):
                 waiting = handle.read(_CHUNK)
                 continue
-            member = zlib.decompressobj(wbits=31)
+            member = zlib.decompressobj(wbits=_WINDOW_BITS[packing])
             while not member.eof:
                 if not waiting and not (waiting := handle.read(_CHUNK)):
                     raise CaseError(
-                        "E_GZIP_TRUNCATED", "the gzip data ends before its checksum: the file is incomplete"
+                        "E_GZIP_TRUNCATED", f"the {packing} data ends before its checksum: the file is incomplete"
                     )
                 try:
                     chunk = member.decompress(waiting, _CHUNK)
                 except zlib.error:
-                    raise CaseError("E_GZIP_CRC", "the gzip data is damaged: it does not match its checksum") from None
+                    raise CaseError(
+                        "E_GZIP_CRC", f"the {packing} data is damaged: it does not match its checksum"
+                    ) from None
                 waiting = member.unconsumed_tail
                 if chunk:
                     yield chunk

@@ -20,13 +20,13 @@ Hu = Int16[ndarray, "i j k"] | Float32[ndarray, "i j k"]
 
 @dataclass(frozen=True)
 class Stored:
-    """Voxels as a file holds them: HU or ids = array * slope + intercept. `forms_differ`: qform and sform disagree."""
+    """Voxels as a file holds them: HU or ids = array * slope + intercept; `flags` is what its header made one notice."""
 
     array: Shaped[ndarray, "i j k"]
     slope: float
     intercept: float
     affine: Float64[ndarray, "4 4"]
-    forms_differ: bool = False
+    flags: frozenset[str] = frozenset()
 
 
 def check_dtype(dtype: np.dtype) -> None:
@@ -43,10 +43,12 @@ def to_hu(stored: Stored) -> tuple[Hu, bool]:
     whole = _whole_numbers(stored)
     if whole is not None:
         return whole, False
-    values = np.empty(stored.array.shape, np.float32, order="F")
-    with np.errstate(over="ignore", invalid="ignore"):
-        for slab in _slabs(values.shape):
-            values[slab] = stored.array[slab].astype(np.float64) * stored.slope + stored.intercept
+    values = stored.array
+    if values.dtype != np.float32 or (stored.slope, stored.intercept) != (1, 0):
+        values = np.empty(stored.array.shape, np.float32, order="F")
+        with np.errstate(over="ignore", invalid="ignore"):
+            for slab in _slabs(values.shape):
+                values[slab] = stored.array[slab].astype(np.float64) * stored.slope + stored.intercept
     lost = ~np.isfinite(values)
     share = float(lost.mean())
     if share >= _NONFINITE_SHARE:
@@ -60,11 +62,15 @@ def to_hu(stored: Stored) -> tuple[Hu, bool]:
 def to_ids(stored: Stored) -> Int16[ndarray, "i j k"]:
     """Label ids 0..32767; E_LABEL_VALUES where a value is no such number."""
     ids = _whole_numbers(stored)
+    valid = ids is None or bool(ids.min() >= 0)
     if ids is None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = stored.array.astype(np.float64) * stored.slope + stored.intercept
-        ids = compact(values)
-    if ids.dtype != np.int16 or ids.min() < 0:
+        ids = np.empty(stored.array.shape, np.int16, order="F")
+        for slab in _slabs(ids.shape):
+            with np.errstate(over="ignore", invalid="ignore"):
+                values = stored.array[slab].astype(np.float64) * stored.slope + stored.intercept
+                ids[slab] = values
+                valid = valid and bool(((ids[slab] == values) & (values >= 0)).all())
+    if not valid:
         raise CaseError("E_LABEL_VALUES", f"the label map holds values other than whole numbers from 0 to {_INT16.max}")
     return ids
 
@@ -79,6 +85,8 @@ def _whole_numbers(stored: Stored) -> Int16[ndarray, "i j k"] | None:
     ends = [int(end) * slope + intercept for end in (stored.array.min(), stored.array.max())]
     if min(ends) < _INT16.min or max(ends) > _INT16.max:
         return None
+    if stored.array.dtype == np.int16 and (slope, intercept) == (1, 0):
+        return stored.array
     values = np.empty(stored.array.shape, np.int16, order="F")
     for slab in _slabs(values.shape):
         values[slab] = stored.array[slab].astype(np.int64) * slope + intercept

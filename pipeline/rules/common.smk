@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod
@@ -12,11 +13,11 @@ from snakemake.settings.types import DeploymentMethod
 sys.path.insert(0, workflow.basedir)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")]))
 
-from pipeline.config import check_config
+from pipeline.config import check_config, structures_to_label
 from pipeline.errors import UserError
-from pipeline.files import read_table
+from pipeline.files import read_table, write_text
 from pipeline.locks import hold_run
-from pipeline.plan import CASE_ID, make_plan
+from pipeline.plan import CASE_ID, case_suffixes, make_plan
 from pipeline.shard_file import CASES_PER_SHARD
 from pipeline.versions import RESULT_VERSION
 from xr2ct.versions import RESULT_VERSION as LEARNING_VERSION
@@ -61,22 +62,52 @@ wildcard_constraints:
 
 
 DATA_KEYS = ("name", "seed", "grid", "structures", "derive", "deformation", "simulators")
+if EXPERIMENT["region"]["kind"] != "cube":
+    DATA_KEYS += ("region",)
 DATA_CONFIG = json.dumps({key: EXPERIMENT[key] for key in DATA_KEYS}, sort_keys=True)
+
+
+def list_times():
+    """When the lists of the public data sets' cases were made."""
+    return [path.stat().st_mtime_ns for path in PLAN.indexes if path.exists()]
+
+
+PLANNED_FROM = list_times()
+
+
+def plan():
+    """The plan with every case; a public data set is first asked for its cases (checkpoint index)."""
+    global PLAN, PLANNED_FROM
+    for path in PLAN.indexes:
+        checkpoints.index.get(edition=path.stem)
+    if PLAN.unknown or PLANNED_FROM != list_times():
+        try:
+            PLAN = make_plan(EXPERIMENT, Path.cwd())
+        except UserError as error:
+            stop(error)
+        PLANNED_FROM = list_times()
+    return PLAN
 
 
 def record_of(wildcards):
     """The record that the project stage reads: of the derive stage for a derived case, else of the label stage."""
-    stage = "derive" if wildcards.case in PLAN.derived else "label"
+    stage = "derive" if wildcards.case in plan().derived else "label"
     return f"results/{stage}/{wildcards.case}/case.json"
 
 
 def cases_by_shard():
     """(dataset, split) -> cases that go on, in the order of their ids; known once the cohort checkpoint has run."""
-    rows = {row["case"]: row for row in read_table(Path(checkpoints.cohort.get().output.cases))}
+    table = Path(checkpoints.cohort.get().output.cases)
+    return group_cases(table, table.stat().st_mtime_ns)
+
+
+@cache
+def group_cases(table, changed_ns):
+    rows = {row["case"]: row for row in read_table(table)}
     groups = {}
     for case, row in rows.items():
         groups.setdefault((row["dataset"], row["split"]), []).append(case)
-    for case, derived in PLAN.derived.items():
+    for case, derived in plan().derived.items():
         if derived.parent in rows:
             groups.setdefault((rows[derived.parent]["dataset"], derived.split), []).append(case)
     return {key: sorted(cases) for key, cases in groups.items()}
@@ -111,13 +142,24 @@ def report_shards(wildcards):
     return paths
 
 
+def lift_job_rate():
+    """Drop Snakemake's default limit of 100 jobs per second; another one, asked for by the user, stays.
+
+    Under any limit every finished job starts a chain of looks at all waiting jobs that goes on, once per time span, to the
+    end of the run (Snakemake 9.27): after 5000 jobs there is time for nothing else.
+    """
+    limit = workflow.scheduler.job_rate_limiter
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
 def finish():
     """Last words of a run: the new report's table, who was set aside, and shards that no longer belong here."""
     summary, quarantine = Path("results/report/summary.txt"), Path("results/cohort/quarantine.tsv")
     if summary.exists() and summary.stat().st_mtime > STARTED:
         print(summary.read_text(encoding="utf-8"))
     if quarantine.exists() and (bad := read_table(quarantine)):
-        print(f"{len(bad)} of {len(PLAN.cases)} CTs were set aside: see {quarantine}", file=sys.stderr)
+        print(f"{len(bad)} of {len(plan().cases)} cases were set aside: see {quarantine}", file=sys.stderr)
     if Path("results/cohort/cases.tsv").exists():
         planned = set(shards_of(*SPLITS))
         for path in sorted(Path("results/shards").glob("*/*.h5")):

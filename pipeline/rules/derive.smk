@@ -4,11 +4,11 @@ OUTPUT results/derive/{case}/case.json  with ct.nii.gz and label.nii.gz beside i
 
 
 def derive_parent(wildcards):
-    return f"results/label/{PLAN.derived[wildcards.case].parent}/case.json"
+    return f"results/label/{plan().derived[wildcards.case].parent}/case.json"
 
 
 def derive_arguments(wildcards):
-    case = PLAN.derived[wildcards.case]
+    case = plan().derived[wildcards.case]
     arguments = ["--case", case.id, "--split", case.split, "--number", case.number, "--seed", EXPERIMENT["seed"]]
     for name, value in EXPERIMENT["deformation"].items():
         arguments += ["--" + name.replace("_", "-"), value]

@@ -1,13 +1,19 @@
-"""INPUT  results/fetch/{case}/case.json
-OUTPUT results/ingest/{case}/case.json  and ct.nii.gz beside it, unless the case is set aside
+"""INPUT  results/fetch/{case}/case.json, or results/segment/{case}/case.json where TotalSegmentator labels
+OUTPUT results/ingest/{case}/case.json  and ct.nii.gz beside it, unless the case is set aside; with region vertebra
+       results/ingest/{case}-L1/case.json, ... for every vertebra that the config names
 """
+
+REGION = EXPERIMENT["region"]
+REGION_OPTIONS = [] if REGION["kind"] == "cube" else ["--region", REGION["kind"]]
+if REGION["kind"] in ("structures", "vertebra"):
+    REGION_OPTIONS += ["--along", *REGION["structures" if REGION["kind"] == "structures" else "vertebrae"]]
 
 
 rule ingest:
     input:
-        "results/fetch/{case}/case.json",
+        "results/fetch/{case}/case.json" if EXPERIMENT["labels"]["missing"] == "none" else "results/segment/{case}/case.json",
     output:
-        "results/ingest/{case}/case.json",
+        expand("results/ingest/{{case}}{suffix}/case.json", suffix=case_suffixes(EXPERIMENT)),
     log:
         "results/logs/ingest/{case}.log",
     benchmark:
@@ -20,7 +26,8 @@ rule ingest:
     params:
         cube=EXPERIMENT["grid"]["shape"],
         spacing_mm=EXPERIMENT["grid"]["spacing_mm"],
+        region=REGION_OPTIONS,
         version=RESULT_VERSION["ingest"],
     shell:
         "python -m pipeline ingest {input:q} --cube {params.cube:q} --spacing-mm {params.spacing_mm:q}"
-        " --out results/ingest/{wildcards.case:q} 2> {log:q}"
+        " {params.region:q} --out results/ingest/{wildcards.case:q} 2> {log:q}"

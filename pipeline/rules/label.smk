@@ -2,8 +2,6 @@
 OUTPUT results/label/{case}/case.json   and label.nii.gz beside it
 """
 
-LABELLER = EXPERIMENT["labels"]["missing"]
-
 
 rule label:
     input:
@@ -14,16 +12,14 @@ rule label:
         "results/logs/label/{case}.log",
     benchmark:
         "results/benchmarks/label/{case}.tsv"
-    threads: 1 if LABELLER == "none" else 8
+    threads: 1
     resources:
-        mem_mb=3000 if LABELLER == "none" else 12000,
+        mem_mb=3000,
     conda:
-        "../envs/pipeline.yaml" if LABELLER == "none" else "../envs/totalsegmentator.yaml"
+        "../envs/pipeline.yaml"
     params:
         structures=EXPERIMENT["structures"],
-        missing=LABELLER,
-        device=EXPERIMENT["labels"]["device"],
         version=RESULT_VERSION["label"],
     shell:
-        "python -m pipeline label {input:q} --structures {params.structures:q} --missing {params.missing:q}"
-        " --device {params.device:q} --out results/label/{wildcards.case:q} > {log:q} 2>&1"
+        "python -m pipeline label {input:q} --structures {params.structures:q}"
+        " --out results/label/{wildcards.case:q} 2> {log:q}"

@@ -12,6 +12,7 @@ rule report:
         training=expand("results/train/{run}/train.csv", run=EXPERIMENT["runs"]),
         cases="results/cohort/cases.tsv",
         quarantine="results/cohort/quarantine.tsv",
+        figures=report_figures,
     output:
         page="results/report/index.html",
         summary="results/report/summary.csv",
@@ -31,4 +32,4 @@ rule report:
     shell:
         "python -m xr2ct report --shards {input.shards:q} --evaluations {input.evaluations:q}"
         " --reconstructions {input.reconstructions:q} --training {input.training:q} --cohort results/cohort"
-        " --picture {output.picture:q} --out {output.page:q} > {output.text:q} 2> {log:q}"
+        " --figure {input.figures:q} --picture {output.picture:q} --out {output.page:q} > {output.text:q} 2> {log:q}"

@@ -7,7 +7,7 @@ SIMULATORS = sorted(EXPERIMENT["simulators"])
 
 def shard_records(wildcards):
     stage = ("label", "derive")
-    return [f"results/{stage[case in PLAN.derived]}/{case}/case.json" for case in shard_cases(wildcards)]
+    return [f"results/{stage[case in plan().derived]}/{case}/case.json" for case in shard_cases(wildcards)]
 
 
 def shard_projections(wildcards):

@@ -15,7 +15,7 @@ def run_value(key):
 def train_shards(wildcards):
     if EXPERIMENT["runs"][wildcards.run]["model"] == "backprojection":
         return shards_of("train") or report_shards(wildcards)  # nothing to learn: any shard tells grid and views
-    if not any(case.split == "train" for case in PLAN.cases.values()):
+    if not PLAN.unknown and not any(case.split == "train" for case in PLAN.cases.values()):
         stop(f"run {wildcards.run} has no case to train on; give a case of the cohort the split 'train', or remove the run.")
     return shards_of("train") or stop("no case of split 'train' is usable; see results/cohort/quarantine.tsv.")
 

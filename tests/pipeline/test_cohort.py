@@ -42,7 +42,7 @@ def test_good_cases_go_on_and_bad_ones_are_listed_with_their_reason(tmp_path):
 
 @pytest.mark.parametrize("splits", [("train", "test"), ("train", "validation"), ("validation", "test")])
 @pytest.mark.parametrize(("shared", "words"), [("subject_key", "are of one patient"), ("ct_sha256", "are the same CT")])
-def test_a_patient_in_two_splits_stops_the_build_and_both_are_named(tmp_path, splits, shared, words):
+def test_h13_a_patient_in_two_splits_stops_the_build_and_both_are_named(tmp_path, splits, shared, words):
     paths = [
         record(tmp_path, case, split=split, **{shared: "same"}) for case, split in zip(("a", "b"), splits, strict=True)
     ]
@@ -74,3 +74,36 @@ def test_too_many_bad_cases_stop_with_the_top_reasons(tmp_path):
 def test_nothing_left_is_said(tmp_path):
     with pytest.raises(TooManyQuarantined, match="1 of 1 cases"):
         gather([bad(tmp_path, "x")], tmp_path / "out", max_quarantine_fraction=1.0)
+
+
+def part(folder, ct, name, code=""):
+    """The record of one vertebra of a CT; with a code, set aside."""
+    changes = {"scan": ct} | (
+        {"stage": "ingest", "status": "quarantined", "code": code, "reason": "because"} if code else {}
+    )
+    return record(folder, f"{ct}-{name}", ct_sha256=f"{ct}-{name}", subject_key=ct, **changes)
+
+
+def test_what_a_ct_does_not_hold_is_listed_but_is_no_fault(tmp_path, capsys):
+    paths = [part(tmp_path, f"c{n}", "L1") for n in range(20)]
+    paths += [part(tmp_path, f"c{n}", "T1", "E_REGION_ABSENT") for n in range(20)]
+    paths += [part(tmp_path, f"c{n}", "T2", "E_REGION_CUT") for n in range(3)]
+    gather(paths, tmp_path / "out", max_quarantine_fraction=0.0)
+    assert len(read_table(tmp_path / "out/quarantine.tsv")) == 23 and len(read_table(tmp_path / "out/cases.tsv")) == 20
+    error = capsys.readouterr().err
+    assert "20 cases do not hold the region whole (E_REGION_ABSENT)" in error and "3 cases do not" in error
+    assert "quarantined" not in error
+    everything = [path for path in paths if "-L1" not in str(path)]
+    with pytest.raises(
+        TooManyQuarantined, match=r"20 of 20 cases .*ingest E_REGION_ABSENT \(20\), ingest E_REGION_CUT"
+    ):
+        gather(everything, tmp_path / "out", max_quarantine_fraction=1.0)
+
+
+def test_a_bad_ct_counts_once_however_many_cases_it_would_have_become(tmp_path):
+    names = ("L1", "L2", "L3", "L4", "L5")
+    paths = [part(tmp_path, "bad", name, "E_GZIP_CRC") for name in names]
+    paths += [part(tmp_path, f"c{n}", "L1") for n in range(19)]
+    gather(paths, tmp_path / "out", max_quarantine_fraction=0.05)
+    with pytest.raises(TooManyQuarantined, match=r"1 of 20 cases .*ingest E_GZIP_CRC \(5\)"):
+        gather(paths, tmp_path / "out", max_quarantine_fraction=0.04)

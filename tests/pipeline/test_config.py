@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import check_config, leaves
+from pipeline.config import check_config, leaves, structures_to_label
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,8 @@ def changed(*path, value):
 def test_the_demo_config_is_valid_and_gets_its_defaults():
     config = check_config(DEMO)
     assert config["deformation"]["max_displacement_mm"] == 12
-    assert config["labels"] == {"missing": "none", "device": "cpu"}
+    assert config["labels"] == {"missing": "none", "only_wanted": True, "device": "cpu"}
+    assert config["region"] == {"kind": "cube"}
     assert config["runs"]["mean"]["settings"] == {}
     assert "labels" not in DEMO
 
@@ -49,12 +50,61 @@ def test_the_demo_config_is_valid_and_gets_its_defaults():
         ),
         (changed("runs", "spider", "model", value="spyder"), r"runs.spider.model is 'spyder'; expected one of: mean"),
         (changed("simulators", "cone", "views", value=["PA", "XX"]), r"view 'XX' is not known; expected one of: PA"),
-        (changed("simulators", "cone", "views", value=["PA", "PA"]), r"simulators.cone.views names a view twice"),
+        (changed("simulators", "cone", "views", value=["PA", "PA"]), r"simulators.cone: views names a view twice"),
+        (
+            changed("simulators", "cone", "views", value=[{"name": "a", "alfa_deg": 3}]),
+            r"key 'alfa_deg' at simulators.cone.views.0 .* nearest valid key is 'alpha_deg'",
+        ),
+        (
+            changed("simulators", "cone", "views", value=[{"name": "a", "alpha_deg": "30"}]),
+            r"views.0.alpha_deg is '30'; expected a value of type number or a list .* Turn about the patient's",
+        ),
+        (
+            changed("simulators", "cone", "views", value=[3]),
+            r"views.0 is 3; expected a value of type string or a mapping",
+        ),
+        (
+            changed("simulators", "cone", "views", value=[{"name": "a", "alpha_deg": {"unifrm": [1, 2]}}]),
+            r"key 'unifrm' at simulators.cone.views.0.alpha_deg .* nearest valid key is 'uniform'",
+        ),
+        (changed("simulators", "cone", "photons", value=-1), r"simulators.cone.photons is -1; expected minimum 0"),
+        (changed("simulators", "cone", "grid", value="r9"), r"simulators.cone.grid is 'r9'; expected one of: none, r8"),
+        (
+            changed("simulators", "cone", "roll_deg", value="9"),
+            r"simulators.cone.roll_deg is '9'; expected a value of type number",
+        ),
         (changed("simulators", "cone", "backend", value="numpy"), r"'numpy' cannot simulate a cone beam"),
-        (changed("simulators", "cone", "sdd_mm", value=5), r"simulators.cone has sod_mm 1500 and sdd_mm 5"),
+        (changed("simulators", "cone", "sdd_mm", value=5), r"simulators.cone: sod_mm 1500 and sdd_mm 5 put"),
         (changed("grid", "spacing_mm", value=float("inf")), r"a number is NaN or infinite"),
         (changed("window_hu", value=[500, -1000]), r"window_hu is \[500, -1000\]; expected the lower bound first"),
-        (changed("cohort", 0, "source", value="folder"), r"cohort.0 has no 'csv'; source 'folder' needs it"),
+        (changed("cohort", 0, "source", value="folder"), r"cohort.0 has no 'dataset'; source 'folder' needs it"),
+        (changed("region", value={"kind": "body"}), r"region.kind is 'body'; expected one of: cube, structures, spine"),
+        (changed("region", value={"kind": "vertebra"}), r"region of kind 'vertebra' has no 'vertebrae'"),
+        (changed("region", value={"kind": "structures"}), r"region of kind 'structures' has no 'structures'"),
+        (
+            changed("region", value={"kind": "spine", "vertebrae": ["L1"]}),
+            r"region of kind 'spine' does not know 'vertebrae', which belongs to kind 'vertebra'",
+        ),
+        (
+            changed("region", value={"kind": "vertebra", "vertebrae": ["L1", "L7"]}),
+            r"region.vertebrae.1 is 'L7'; expected pattern",
+        ),
+        (
+            changed("region", value={"kind": "structures", "structures": ["kidny"]}),
+            r"structure 'kidny' is not known.*Did you mean kidney",
+        ),
+        (
+            changed("structures", value=["liver", "vertebrae", "vertebra_L2"]),
+            r"structures vertebrae and vertebra_L2 both hold vertebrae_L2",
+        ),
+        (
+            changed("structures", value=["vertebra_L6", "vertebrae"]),
+            r"structures vertebra_L6 and vertebrae both hold vertebrae_L6",
+        ),
+        (
+            {**changed("structures", value=["maxilla"]), "labels": {"missing": "totalsegmentator"}},
+            r"label scheme knows none of the structures maxilla.*Set labels.missing to none",
+        ),
         ({key: value for key, value in DEMO.items() if key != "grid"}, r"'grid' is a required property. Add it"),
         (changed("simulators", "a;b", value={"beam": "cone"}), r"config: simulators is"),
     ],
@@ -62,6 +112,25 @@ def test_the_demo_config_is_valid_and_gets_its_defaults():
 def test_mistakes_are_named(config, words):
     with pytest.raises(UserError, match=words):
         check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("region", "more"),
+    [
+        ({}, []),
+        ({"kind": "structures", "structures": ["kidney", "aorta"]}, ["kidney"]),
+        ({"kind": "spine"}, ["vertebrae"]),
+        ({"kind": "vertebra", "vertebrae": ["L1"]}, ["vertebrae"]),
+    ],
+)
+def test_a_labeller_is_asked_for_the_structures_and_for_what_the_region_follows(region, more):
+    config = check_config(changed("structures", value=["liver", "aorta"]) | {"region": region})
+    assert structures_to_label(config) == ["liver", "aorta", *more]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("resources/configs/*.yaml")), ids=lambda path: path.stem)
+def test_the_examples_are_valid(path):
+    assert check_config(yaml.safe_load(path.read_text(encoding="utf-8")))["name"]
 
 
 def test_every_key_has_a_description_and_lengths_have_units():
@@ -76,17 +145,21 @@ def test_every_key_has_a_description_and_lengths_have_units():
 def test_every_key_is_used_by_the_workflow():
     code = "\n".join(
         path.read_text()
-        for path in [ROOT / "Snakefile", *ROOT.glob("pipeline/rules/*.smk"), *ROOT.glob("pipeline/*.py")]
+        for path in [
+            ROOT / "Snakefile",
+            *ROOT.glob("pipeline/rules/*.smk"),
+            *ROOT.glob("pipeline/*.py"),
+            *ROOT.glob("pipeline/sources/*.py"),
+        ]
         if path.name != "config.py"
     )
     # Blocks that are handed on whole: their keys become options of the command or fields of its dataclass.
-    whole = {"deformation": "pipeline/deform.py", "simulators": "pipeline/project.py"}
+    whole = {"deformation": "pipeline/deform.py", "simulators": "pipeline/simulators.py"}
     for path, _ in leaves():
         key = next(part for part in reversed(path) if part not in ("[]", "*") and not part.startswith("("))
         text = (ROOT / whole[path[0]]).read_text() if path[0] in whole else code
-        if path[0] == "simulators" and key in ("name", "alpha_deg", "beta_deg"):
-            text = (ROOT / "pipeline/geometry.py").read_text()
-        pattern = (
-            rf"\b{key}:" if path[0] in whole and key not in ("name", "alpha_deg", "beta_deg") else rf"[\"']{key}[\"']"
-        )
+        of_a_view = path[0] == "simulators" and key in ("name", "alpha_deg", "beta_deg", "uniform")
+        if of_a_view:
+            text = (ROOT / "pipeline/geometry.py").read_text() + (ROOT / "pipeline/sweeps.py").read_text()
+        pattern = rf"\b{key}:" if path[0] in whole and not of_a_view else rf"[\"']{key}[\"']"
         assert re.search(pattern, text), f"config key {'.'.join(path)} is described but never used"

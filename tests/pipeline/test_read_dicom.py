@@ -10,11 +10,20 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    RLELossless,
+)
 
 from pipeline.errors import CaseError
 from pipeline.read import read_volume
 from pipeline.read.dicom_series import HEADER_TAGS, PIXEL_TAGS
+from tests.pipeline.jpeg_lossless import encode
 from tests.pipeline.read_cases import AFFINE, MARKS_MM, SENTINEL, ct_phantom, marks_in_world, refused
 
 SERIES, OTHER_SERIES = "1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498.2"
@@ -76,7 +85,7 @@ def test_good_series(tmp_path):
     assert len(volume.source_sha256) == 64
 
 
-def test_every_position_of_the_patient_shows_the_same_patient(tmp_path):
+def test_c15_every_position_of_the_patient_shows_the_same_patient(tmp_path):
     """Supine, prone, feet first, decubitus, sagittal and coronal slices: 48 ways to lay out the same voxels."""
     source = nib.Nifti1Image(ct_phantom(), AFFINE)
     for axes in itertools.permutations(range(3)):
@@ -88,7 +97,7 @@ def test_every_position_of_the_patient_shows_the_same_patient(tmp_path):
             shutil.rmtree(folder)
 
 
-def test_names_numbers_and_neighbours_do_not_matter(tmp_path):
+def test_c11_names_numbers_and_neighbours_do_not_matter(tmp_path):
     plain = read_volume(save(tmp_path / "plain", series()))
     images = series()
     for one in images:
@@ -107,7 +116,7 @@ def test_names_numbers_and_neighbours_do_not_matter(tmp_path):
     assert read_volume(renamed).source_sha256 == plain.source_sha256 != odd.source_sha256
 
 
-def test_missing_slice(tmp_path):
+def test_c01_missing_slice(tmp_path):
     images = series()
     refused(save(tmp_path / "s0007", images[:6] + images[7:]), "E_DICOM_GAP", "2.500 to 5.000 mm", "missing")
     volume = read_volume(save(tmp_path / "s0008", images[1:]))
@@ -115,7 +124,7 @@ def test_missing_slice(tmp_path):
 
 
 @pytest.mark.parametrize("moved_mm, ok", [(0.0, True), (0.01, True), (0.06, False), (1.0, False), (-1.0, False)])
-def test_uneven_spacing(tmp_path, moved_mm, ok):
+def test_c02_uneven_spacing(tmp_path, moved_mm, ok):
     images = series()
     images[5].ImagePositionPatient[2] += moved_mm
     folder = save(tmp_path / "s0007", images)
@@ -125,7 +134,7 @@ def test_uneven_spacing(tmp_path, moved_mm, ok):
         refused(folder, "E_DICOM_GAP")
 
 
-def test_spacing_that_grows_from_slice_to_slice(tmp_path):
+def test_c02_spacing_that_grows_from_slice_to_slice(tmp_path):
     images = series()
     for k, one in enumerate(images):
         one.ImagePositionPatient[2] = 400 + 2.5 * k + 0.05 * k**2
@@ -138,7 +147,7 @@ def test_a_slice_beside_the_line(tmp_path):
     refused(save(tmp_path / "s0007", images), "E_DICOM_GAP", "straight line")
 
 
-def test_gantry_tilt_is_shear(tmp_path):
+def test_c03_gantry_tilt_is_shear(tmp_path):
     """The table moves along z while the slices lean by 15 degrees: slice axis and normal part."""
     lean = np.deg2rad(15)
     tilted = AFFINE.copy()
@@ -147,24 +156,25 @@ def test_gantry_tilt_is_shear(tmp_path):
     assert volume.flags == ("SHEARED",) and np.allclose(volume.affine, tilted, atol=1e-3)
 
 
-def test_slice_thickness_is_not_the_spacing(tmp_path):
+def test_c10_slice_thickness_is_not_the_spacing(tmp_path):
     images = series()
     for one in images:
         one.SliceThickness, one.SpacingBetweenSlices, one.SliceLocation = 1.0, 7.0, 3.0
     assert np.allclose(read_volume(save(tmp_path, images)).affine, AFFINE)
 
 
-def test_duplicates(tmp_path):
+def test_c04_duplicates(tmp_path):
     images = series()
     twin = image(6, ct_phantom()[:, :, 6].T, AFFINE)
     twin.InstanceNumber, twin.SOPInstanceUID = 99, f"{SERIES}.99"
     volume = read_volume(save(tmp_path / "same", [*images, twin]))
     assert np.array_equal(volume.data, ct_phantom()) and np.allclose(volume.affine, AFFINE)
+    assert volume.flags == ("SLICES_LEFT_OUT",)
     store(twin, ct_phantom()[:, :, 6].T + 1)
     refused(save(tmp_path / "s0007", [*images, twin]), "E_DICOM_DUPLICATE", "99", "7")
 
 
-def test_rescale_is_per_slice_and_never_wraps(tmp_path):
+def test_c05_mixed_rescale_is_per_slice_and_never_wraps(tmp_path):
     images = series()
     for k, one in enumerate(images):
         hu = ct_phantom()[:, :, k].T
@@ -179,8 +189,19 @@ def test_rescale_is_per_slice_and_never_wraps(tmp_path):
     assert volume.data.dtype == np.float32 and abs(volume.data - ct_phantom()).max() == 0.25
 
 
+@pytest.mark.parametrize("kinds", [("u2", "u2"), ("i2", "i2"), ("u2", "i2"), ("i2", "u2")], ids="-".join)
+def test_c13_signed_and_unsigned_pixels_are_the_same_hu(tmp_path, kinds):
+    """279 series of NLST change PixelRepresentation on the way: stacked before the rescale, one half of them wraps."""
+    images = series()
+    for k, one in enumerate(images):
+        dtype = kinds[k % 2]
+        store(one, ct_phantom()[:, :, k].T, dtype=dtype, intercept=0 if dtype == "i2" else -1024)
+    volume = read_volume(save(tmp_path, images))
+    assert volume.data.dtype == np.int16 and np.array_equal(volume.data, ct_phantom())
+
+
 @pytest.mark.parametrize("missing", ["RescaleSlope", "RescaleIntercept"])
-def test_no_rescale(tmp_path, missing):
+def test_c06_no_rescale(tmp_path, missing):
     images = series()
     del images[3][missing]
     refused(save(tmp_path / "s0007", images), "E_DICOM_RESCALE", "number 4")
@@ -221,7 +242,7 @@ def test_padding_range(tmp_path):
     assert np.array_equal(read_volume(save(tmp_path, images)).data, expected)
 
 
-def test_localizers_are_passed_over(tmp_path):
+def test_c07_localizers_are_passed_over(tmp_path):
     images = series()
     scout = image(40, np.zeros((60, 50)), AFFINE[[0, 2, 1, 3]])
     scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
@@ -230,18 +251,19 @@ def test_localizers_are_passed_over(tmp_path):
     other = [image(k, ct_phantom()[:, :, k].T, AFFINE, series=OTHER_SERIES) for k in range(7)]
     folder = save(tmp_path, [*images, scout, lying])
     save(tmp_path, other, "other")
-    assert np.array_equal(read_volume(folder).data, ct_phantom())
+    volume = read_volume(folder)
+    assert np.array_equal(volume.data, ct_phantom()) and volume.flags == ()
 
 
 @pytest.mark.parametrize("word", ["LOCALIZER", "MIP", "MINIP"])
-def test_a_whole_stack_of_projections_is_no_second_series(tmp_path, word):
+def test_c07_a_whole_stack_of_projections_is_no_second_series(tmp_path, word):
     images = series() + series(-ct_phantom())
     for one in images[16:]:
         one.ImageType = ["DERIVED", "SECONDARY", word]
     assert np.array_equal(read_volume(save(tmp_path, images)).data, ct_phantom())
 
 
-def test_two_series_need_a_choice(tmp_path):
+def test_c09_two_series_need_a_choice(tmp_path):
     save(tmp_path / "s0007", series())
     save(tmp_path / "s0007", series(series=OTHER_SERIES)[:9], "b")
     refused(tmp_path / "s0007", "E_DICOM_MIXED", "16 and 9")
@@ -272,15 +294,16 @@ def test_slices_that_do_not_fit_are_no_part(tmp_path, change):
         images[15].PixelSpacing = [3.1, 2]
     else:
         images[15].Rows, images[15].PixelData = 10, images[15].PixelData[:480]
-    assert read_volume(save(tmp_path, images)).data.shape == (24, 20, 15)
+    volume = read_volume(save(tmp_path, images))
+    assert volume.data.shape == (24, 20, 15) and volume.flags == ("SLICES_LEFT_OUT",)
 
 
 @pytest.mark.parametrize("count", [0, 3, 7])
-def test_few_slices(tmp_path, count):
+def test_c14_few_slices(tmp_path, count):
     refused(save(tmp_path / "s0007", series()[:count]), "E_DICOM_FEW_SLICES", f"found {count}", "8")
 
 
-def test_truncated_files(tmp_path):
+def test_c08_truncated_files(tmp_path):
     folder = save(tmp_path / "s0007", series())
     path = next(path for path in folder.iterdir() if pydicom.dcmread(path).InstanceNumber == 12)
     content = path.read_bytes()
@@ -314,14 +337,25 @@ def test_multi_frame(tmp_path):
 
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, RLELossless], ids=["JPEG 2000", "RLE"])
-def test_compressed(tmp_path, syntax):
+def test_c12_compressed(tmp_path, syntax):
     images = series(LARGE)
     for one in images:
         one.compress(syntax, generate_instance_uid=False)
     assert np.array_equal(read_volume(save(tmp_path, images)).data, LARGE)
 
 
-def test_missing_codec(tmp_path, monkeypatch):
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1], ids=["process 14", "first-order"])
+def test_c12_jpeg_lossless(tmp_path, syntax):
+    images = series()
+    for one in images:
+        pixels = np.frombuffer(one.PixelData, "<u2").reshape(one.Rows, one.Columns)
+        one.PixelData = pydicom.encaps.encapsulate([encode(pixels)])
+        one["PixelData"].is_undefined_length = True
+        one.file_meta.TransferSyntaxUID = syntax
+    assert np.array_equal(read_volume(save(tmp_path, images)).data, ct_phantom())
+
+
+def test_c12_missing_codec(tmp_path, monkeypatch):
     images = series(LARGE)
     for one in images:
         one.compress(JPEG2000Lossless, generate_instance_uid=False)
@@ -329,7 +363,7 @@ def test_missing_codec(tmp_path, monkeypatch):
     refused(save(tmp_path / "s0007", images), "E_DICOM_CODEC", "pip install pylibjpeg pylibjpeg-libjpeg")
 
 
-def test_only_the_listed_tags_are_read_and_none_is_shown(tmp_path, monkeypatch, capfd, caplog, recwarn):
+def test_s01_only_the_listed_tags_are_read_and_none_is_shown(tmp_path, monkeypatch, capfd, caplog, recwarn):
     """Invalid UIDs and names make pydicom warn with their value: nothing of that may come out."""
     images = series()
     for one in images:

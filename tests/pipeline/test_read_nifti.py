@@ -47,12 +47,12 @@ def test_good_file(tmp_path):
 
 @pytest.mark.parametrize("name", ["s0007.nii", "s0007.nii.gz", "s0007"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_the_content_counts_not_the_name(tmp_path, name, pack):
+def test_n04_the_content_counts_not_the_name(tmp_path, name, pack):
     (tmp_path / name).write_bytes(pack(nifti_bytes()))
     assert np.array_equal(read_volume(tmp_path / name).data, ct_phantom())
 
 
-def test_neighbours_are_not_mixed(tmp_path):
+def test_n21_neighbours_are_not_mixed(tmp_path):
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(nifti_bytes()))
     (tmp_path / "a.nii").write_bytes(nifti_bytes(ct_phantom()[::-1].copy()))
     assert np.array_equal(read_volume(tmp_path / "a.nii.gz").data, ct_phantom())
@@ -79,14 +79,14 @@ def test_missing_file(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
-def test_truncated_gzip(tmp_path, share):
+def test_n01_truncated_gzip(tmp_path, share):
     packed = gzip.compress(nifti_bytes())
     (tmp_path / "s0007").write_bytes(packed[: int(share * len(packed))])
     refused(tmp_path / "s0007", "E_GZIP_TRUNCATED", "incomplete")
 
 
 @pytest.mark.parametrize("missing", [1, 4, 8])
-def test_gzip_without_its_checksum(tmp_path, missing):
+def test_n01_gzip_without_its_last_bytes(tmp_path, missing):
     (tmp_path / "s0007").write_bytes(gzip.compress(nifti_bytes())[:-missing])
     refused(tmp_path / "s0007", "E_GZIP_TRUNCATED")
 
@@ -100,7 +100,7 @@ def test_wrong_checksum_and_junk_behind(tmp_path):
     refused(tmp_path / "s0007", "E_GZIP_CRC", "checksum")
 
 
-def test_no_flipped_bit_gives_wrong_voxels(tmp_path):
+def test_n02_no_flipped_bit_gives_wrong_voxels(tmp_path):
     packed = gzip.compress(nifti_bytes(), mtime=0)
     rng = np.random.default_rng(1)
     codes = []
@@ -116,12 +116,12 @@ def test_no_flipped_bit_gives_wrong_voxels(tmp_path):
 
 
 @pytest.mark.parametrize("size", [100, 348, 352, 5000, -1])
-def test_short_plain_file(tmp_path, size):
+def test_n03_short_plain_file(tmp_path, size):
     (tmp_path / "s0007.nii").write_bytes(nifti_bytes()[:size])
     refused(tmp_path / "s0007.nii", "E_TRUNCATED", "expected")
 
 
-def test_gzip_that_ends_early_but_cleanly(tmp_path):
+def test_n03_gzip_that_ends_early_but_cleanly(tmp_path):
     (tmp_path / "s0007.nii.gz").write_bytes(gzip.compress(nifti_bytes()[:9000]))
     refused(tmp_path / "s0007.nii.gz", "E_TRUNCATED")
 
@@ -130,7 +130,7 @@ def test_gzip_that_ends_early_but_cleanly(tmp_path):
     "content", [b"", b"<!DOCTYPE html><html>429</html>", b"just text", b"\x00" * 400, b"PK\x03\x04"]
 )
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_not_nifti(tmp_path, content, pack):
+def test_n04_not_nifti(tmp_path, content, pack):
     (tmp_path / "s0007.nii.gz").write_bytes(pack(content))
     refused(tmp_path / "s0007.nii.gz", "E_NOT_NIFTI")
 
@@ -144,7 +144,7 @@ def test_analyze_pairs_and_single_dicom_files(tmp_path):
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("dim", [(32767, 32767, 32767), (1200, 1200, 400)])
-def test_header_bomb(tmp_path, pack, dim):
+def test_n05_header_bomb(tmp_path, pack, dim):
     """Refused within a second and 200 MB, whatever the header asks for."""
     (tmp_path / "s0007").write_bytes(pack(nifti_bytes(dim=[3, *dim, 1, 1, 1, 1])))
     tracemalloc.start()
@@ -164,7 +164,7 @@ def test_gzip_bomb_behind_the_voxels(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", list(itertools.permutations(range(3))), ids=str)
-def test_all_48_orientations_show_the_same_patient(tmp_path, orientation):
+def test_n06_all_48_orientations_show_the_same_patient(tmp_path, orientation):
     for flips in itertools.product([1, -1], repeat=3):
         source = nib.Nifti1Image(ct_phantom(), AFFINE)
         turned = source.as_reoriented(np.array(list(zip(orientation, flips, strict=True))))
@@ -174,7 +174,7 @@ def test_all_48_orientations_show_the_same_patient(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("decimals", [2, 3, 4, 5, 6])
-def test_rounded_oblique_affine(tmp_path, decimals):
+def test_n07_rounded_oblique_affine(tmp_path, decimals):
     """ITK refuses such files from 3 decimals down; they are good."""
     c, s = np.cos(0.3), np.sin(0.3)
     turn = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -185,7 +185,7 @@ def test_rounded_oblique_affine(tmp_path, decimals):
     assert np.allclose(volume.affine, affine, atol=1e-4) and volume.flags == ()
 
 
-def test_gantry_tilt_stays_in_the_affine(tmp_path):
+def test_n08_gantry_tilt_stays_in_the_affine(tmp_path):
     sheared = AFFINE.copy()
     sheared[1, 2] = -2.5 * np.tan(np.deg2rad(15))
     (tmp_path / "s0007").write_bytes(nifti_bytes(affine=sheared, qform_code=0))
@@ -204,7 +204,7 @@ def test_rounding_is_no_shear_but_half_a_degree_is(tmp_path, shear, flags):
     assert read_volume(tmp_path / "s0007").flags == flags
 
 
-def test_sform_wins_over_a_mirrored_qform(tmp_path):
+def test_n09_sform_wins_over_a_mirrored_qform(tmp_path):
     mirrored = np.diag([-1.0, 1, 1, 1]) @ AFFINE
     (tmp_path / "s0007").write_bytes(nifti_bytes(qform=mirrored))
     volume = read_volume(tmp_path / "s0007")
@@ -214,26 +214,49 @@ def test_sform_wins_over_a_mirrored_qform(tmp_path):
     assert volume.flags == () and np.allclose(volume.affine, mirrored, atol=1e-5)
 
 
-def test_forms_half_a_voxel_apart_are_told(tmp_path):
+@pytest.mark.parametrize(
+    ("fields", "code", "flag"),
+    [
+        ({"qform": np.diag([-1.0, 1, 1, 1]) @ AFFINE}, "E_HEADER", "QS_MISMATCH"),
+        ({"scl_slope": 0, "scl_inter": -1024}, "E_HEADER", "SCALING_IGNORED"),
+        (
+            {"data": np.where(ct_phantom() == 1001, np.nan, ct_phantom()).astype(np.float32)},
+            "E_NONFINITE",
+            "NONFINITE_FIXED",
+        ),
+    ],
+    ids=["forms", "scaling", "nan"],
+)
+def test_n09_strict_reading_refuses_files_that_contradict_themselves(tmp_path, fields, code, flag):
+    (tmp_path / "s0007").write_bytes(nifti_bytes(**fields))
+    assert flag in read_volume(tmp_path / "s0007").flags
+    refused(tmp_path / "s0007", code, flag, read=lambda path: read_volume(path, strict=True))
+    (tmp_path / "s0007").write_bytes(nifti_bytes())
+    assert read_volume(tmp_path / "s0007", strict=True).flags == ()
+
+
+def test_n09_forms_half_a_voxel_apart_are_told(tmp_path):
     shifted = AFFINE.copy()
     shifted[0, 3] += 1.0
     (tmp_path / "s0007").write_bytes(nifti_bytes(qform=shifted))
     assert read_volume(tmp_path / "s0007").flags == ("QS_MISMATCH",)
 
 
-def test_no_orientation(tmp_path):
+def test_n10_no_orientation(tmp_path):
     (tmp_path / "s0007").write_bytes(nifti_bytes(qform_code=0, sform_code=0))
     refused(tmp_path / "s0007", "E_NO_ORIENTATION", "sform_code")
     refused(tmp_path / "s0007", "E_NO_ORIENTATION", read=read_label)
 
 
 @pytest.mark.parametrize("slope, intercept", [(0, 0), (np.nan, np.nan), (np.inf, 3), (0, -7)])
-def test_no_slope_means_no_scaling(tmp_path, slope, intercept):
+def test_n11_no_slope_means_no_scaling(tmp_path, slope, intercept):
     (tmp_path / "s0007").write_bytes(nifti_bytes(scl_slope=slope, scl_inter=intercept))
-    assert np.array_equal(read_volume(tmp_path / "s0007").data, ct_phantom())
+    volume = read_volume(tmp_path / "s0007")
+    assert np.array_equal(volume.data, ct_phantom())
+    assert volume.flags == (("SCALING_IGNORED",) if intercept in (3, -7) else ())
 
 
-def test_scaling(tmp_path):
+def test_n11_scaling(tmp_path):
     stored = (ct_phantom() + 1024).astype(np.uint16)
     (tmp_path / "s0007").write_bytes(nifti_bytes(stored, scl_slope=1, scl_inter=-1024))
     assert np.array_equal(read_volume(tmp_path / "s0007").data, ct_phantom())
@@ -246,11 +269,17 @@ def test_scaling(tmp_path):
     (tmp_path / "s0007").write_bytes(nifti_bytes(stored, scl_slope=1, scl_inter=-1023.75))
     volume = read_volume(tmp_path / "s0007")
     assert volume.data.dtype == np.float32 and np.array_equal(volume.data, ct_phantom() + np.float32(0.25))
+    floats = ct_phantom().astype(np.float32)
+    for slope, intercept in ((0.5, 0), (1, 0.25)):
+        (tmp_path / "s0007").write_bytes(
+            nifti_bytes((floats - intercept) / slope, scl_slope=slope, scl_inter=intercept)
+        )
+        assert np.array_equal(read_volume(tmp_path / "s0007").data, ct_phantom())
     (tmp_path / "s0007").write_bytes(nifti_bytes(scl_slope=2, scl_inter=np.nan))
     refused(tmp_path / "s0007", "E_HEADER", "scl_inter")
 
 
-def test_scaling_that_leaves_int16_does_not_wrap(tmp_path):
+def test_n11_scaling_that_leaves_int16_does_not_wrap(tmp_path):
     """20 000 * 2 is no int16: metal on an extended scale stays 40 000 HU."""
     stored = ct_phantom().astype(np.int16)
     stored[11, 10, 5] = 20_000
@@ -265,13 +294,13 @@ def test_scaling_that_leaves_int16_does_not_wrap(tmp_path):
 
 
 @pytest.mark.parametrize("pixdim", [[1, 2, 3, 0, 0, 0, 0, 0], [1, 7, 7, 7, 0, 0, 0, 0]])
-def test_the_affine_wins_over_pixdim(tmp_path, pixdim):
+def test_n12_the_affine_wins_over_pixdim(tmp_path, pixdim):
     (tmp_path / "s0007").write_bytes(nifti_bytes(pixdim=pixdim, qform_code=0))
     volume = read_volume(tmp_path / "s0007")
     assert np.array_equal(volume.affine, AFFINE) and volume.flags == ()
 
 
-def test_negative_pixdim_is_told(tmp_path):
+def test_n12_negative_pixdim_is_told(tmp_path):
     (tmp_path / "s0007").write_bytes(nifti_bytes(pixdim=[1, -2, 3, 2.5, 0, 0, 0, 0], qform_code=0))
     volume = read_volume(tmp_path / "s0007")
     assert np.array_equal(volume.affine, AFFINE) and volume.flags == ("QS_MISMATCH",)
@@ -309,14 +338,14 @@ def test_extent_has_an_upper_end(tmp_path):
 
 
 @pytest.mark.parametrize("units, word", [(1, "metres"), (3, "micrometres"), (5, "unknown")])
-def test_units(tmp_path, units, word):
+def test_n13_units(tmp_path, units, word):
     (tmp_path / "s0007").write_bytes(nifti_bytes(xyzt_units=units))
     refused(tmp_path / "s0007", "E_UNITS", word)
     (tmp_path / "s0007").write_bytes(nifti_bytes(xyzt_units=0))
     assert read_volume(tmp_path / "s0007").flags == ()
 
 
-def test_dimensions(tmp_path):
+def test_n14_dimensions(tmp_path):
     (tmp_path / "s0007").write_bytes(nifti_bytes(ct_phantom()[..., None, None]))
     assert np.array_equal(read_volume(tmp_path / "s0007").data, ct_phantom())
     (tmp_path / "s0007").write_bytes(nifti_bytes(np.stack([ct_phantom()] * 2, axis=-1)))
@@ -357,20 +386,20 @@ def test_extension_is_skipped_and_offset_zero_means_the_usual(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, [("R", "u1"), ("G", "u1"), ("B", "u1")]], ids=["complex", "rgb"])
-def test_dtypes_without_one_number_per_voxel(tmp_path, dtype):
+def test_n16_dtypes_without_one_number_per_voxel(tmp_path, dtype):
     (tmp_path / "s0007").write_bytes(nifti_bytes(np.zeros(SHAPE, dtype)))
     refused(tmp_path / "s0007", "E_DTYPE", "expected integers or real numbers")
     refused(tmp_path / "s0007", "E_DTYPE", read=read_label)
 
 
 @pytest.mark.parametrize("code", [1, 1536, 2048])
-def test_bits_and_extended_precision_are_no_ct(tmp_path, code):
+def test_n16_bits_and_extended_precision_are_no_ct(tmp_path, code):
     (tmp_path / "s0007").write_bytes(nifti_bytes(datatype=code))
     refused(tmp_path / "s0007", "E_DTYPE")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_nonfinite_voxels(tmp_path, bad):
+def test_n15_nonfinite_voxels(tmp_path, bad):
     ct = ct_phantom().astype(np.float32)
     ct[0, 1, 2] = ct[23, 19, 15] = bad
     (tmp_path / "s0007").write_bytes(nifti_bytes(ct))
@@ -382,7 +411,7 @@ def test_nonfinite_voxels(tmp_path, bad):
     refused(tmp_path / "s0007", "E_NONFINITE", "0.13%")
 
 
-def test_constant(tmp_path):
+def test_n17_constant(tmp_path):
     (tmp_path / "s0007").write_bytes(nifti_bytes(np.full(SHAPE, -1000, np.int16)))
     refused(tmp_path / "s0007", "E_CONSTANT", "-1000")
 
@@ -403,14 +432,14 @@ def test_constant(tmp_path):
         (lambda hu: np.where(np.arange(24)[:, None, None] < 3, 5000, hu), "3100"),
     ],
 )
-def test_numbers_that_are_not_hounsfield_units(tmp_path, change, word):
+def test_n17_numbers_that_are_not_hounsfield_units(tmp_path, change, word):
     changed = change(ct_phantom())
     (tmp_path / "s0007").write_bytes(nifti_bytes(changed.astype(np.int16) if changed.dtype == np.int64 else changed))
     refused(tmp_path / "s0007", "E_HU_RANGE", word, "median")
 
 
 @pytest.mark.parametrize("padding", [-1024, -2000, -3024])
-def test_padding_is_no_reason_to_refuse(tmp_path, padding):
+def test_n18_padding_is_no_reason_to_refuse(tmp_path, padding):
     ct = ct_phantom()
     ct[:, :5] = np.where(ct[:, :5] < -900, padding, ct[:, :5])
     (tmp_path / "s0007").write_bytes(nifti_bytes(ct))
@@ -424,7 +453,7 @@ def test_a_crop_without_air_and_a_crop_with_much_bone_are_valid(tmp_path):
     skull = ct.copy()
     skull[:9, :, 2:] = np.random.default_rng(5).normal(700, 250, skull[:9, :, 2:].shape)
     (tmp_path / "s0007").write_bytes(nifti_bytes(skull))
-    assert read_volume(tmp_path / "s0007").flags == ()
+    assert read_volume(tmp_path / "s0007").flags == ("TRUNC_FOV",)
 
 
 def test_metal(tmp_path):
@@ -448,7 +477,7 @@ def test_labels(tmp_path):
 
 
 @pytest.mark.parametrize("value", [0.5, -1, 32768, np.nan, np.inf])
-def test_labels_that_are_no_ids(tmp_path, value):
+def test_n19_labels_that_are_no_ids(tmp_path, value):
     ids = np.zeros(SHAPE, np.float32)
     ids[5, 3, 2] = value
     (tmp_path / "s0008").write_bytes(nifti_bytes(ids))

@@ -18,7 +18,7 @@ def cases():
     return [phantom_case("a"), phantom_case("b", shift=(2, -3, 4), subject="key-a", flags=("METAL", "SHEARED"))]
 
 
-def test_the_same_content_is_the_same_bytes(tmp_path, cases):
+def test_h06_the_same_content_is_the_same_bytes(tmp_path, cases):
     digests = {
         hashlib.sha256(write_phantom_shard(tmp_path / f"{n}.h5", cases).read_bytes()).hexdigest() for n in range(2)
     }

@@ -20,6 +20,7 @@ from tests.phantoms import labelled_phantom
 
 HEART, LUNG = 51, 10
 STRUCTURES = ["heart", "lung_left", "sternum"]
+CLASSES = ["lung_upper_lobe_left", "lung_lower_lobe_left", "heart", "atrial_appendage_left", "sternum"]
 COMPLETE_CUT_ABSENT = [3, 3, 2, 1]
 AFFINE = np.array([[2.5, 0, 0, -40], [0, 3.0, 0, -90], [0, 0, 4.0, 100], [0, 0, 0, 1]])
 NETWORK = "nnUNetTrainer_4000epochs_NoMirroring__nnUNetPlans__3d_fullres"
@@ -80,22 +81,26 @@ def stored(array_zyx, axes):
     return image
 
 
-def ingested(folder, axes="LAS"):
-    """The phantom without labels, fetched and ingested: its case.json."""
+def fetched(folder, axes="LAS", label=None):
+    """The phantom, without labels unless they are given, fetched: its case.json."""
     folder.mkdir(parents=True, exist_ok=True)
     nib.save(stored(phantom()[0], axes), folder / "ct.nii.gz")
-    assert main(["fetch", "--case", "a", "--ct", str(folder / "ct.nii.gz"), "--out", str(folder / "fetch")]) == 0
-    assert main(["ingest", str(folder / "fetch/case.json"), "--cube", "56", "--out", str(folder / "ingest")]) == 0
-    return folder / "ingest" / "case.json"
+    more = ["--label", str(label)] if label else []
+    assert main(["fetch", "--case", "a", "--ct", str(folder / "ct.nii.gz"), *more, "--out", str(folder / "fetch")]) == 0
+    return folder / "fetch" / "case.json"
 
 
-def label_arguments(record, missing="totalsegmentator-fast"):
-    out = str(record.parents[1] / "label")
-    return ["label", str(record), "--structures", *STRUCTURES, "--missing", missing, "--out", out]
+def segment_arguments(record, *more):
+    out = str(record.parents[1] / "segment")
+    return ["segment", str(record), "--structures", *STRUCTURES, *(more or ["--fast"]), "--out", out]
 
 
-def labelled(record):
-    return json.loads((record.parents[1] / "label" / "case.json").read_text())
+def labelled(folder):
+    """What the ingest and label stages make of the segmented case: its last record."""
+    assert main(["ingest", str(folder / "segment/case.json"), "--cube", "56", "--out", str(folder / "ingest")]) == 0
+    steps = ["label", str(folder / "ingest/case.json"), "--structures", *STRUCTURES, "--out", str(folder / "label")]
+    assert main(steps) == 0
+    return json.loads((folder / "label/case.json").read_text())
 
 
 def centre_and_volume(mask_zyx, affine):
@@ -104,12 +109,12 @@ def centre_and_volume(mask_zyx, affine):
     return centre, mask_zyx.sum() * abs(np.linalg.det(affine[:3, :3]))
 
 
-def check_labels(record):
+def check_labels(folder):
     """The label stage's output lies on the cube's CT, the ball in its place in the world, and the status is right."""
-    case = labelled(record)
+    case = labelled(folder)
     assert case["status"] == "ok", case.get("reason")
     assert case["label_status"] == COMPLETE_CUT_ABSENT
-    label, ct = (nib.load(record.parents[1] / "label" / case[name]) for name in ("label", "ct"))
+    label, ct = (nib.load(folder / "label" / case[name]) for name in ("label", "ct"))
     assert label.shape == ct.shape == (56, 56, 56) and label.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(label.affine, ct.affine)
     ids = np.asarray(label.dataobj).T
@@ -132,16 +137,23 @@ def test_the_weights_are_looked_for_where_the_package_does(tmp_path, monkeypatch
     assert str(weights_folder()) == "/tmp/.totalsegmentator/nnunet/results"
 
 
-@pytest.mark.parametrize(("fast", "there", "missing"), [(True, [291], "[297]"), (False, [291, 294], "[292, 293, 295]")])
-def test_missing_weights_are_named_with_the_folder_and_the_command(fast, there, missing):
+@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize(("fast", "there", "missing"), [(True, [291], "[297"), (False, [291, 294], "[292, 293, 295")])
+def test_missing_weights_are_named_with_the_folder_and_the_command(fast, there, missing, crop):
     write_weights(weights_folder(), there)
+    missing += ", 298]" if crop else "]"
     with pytest.raises(UserError) as caught:
-        require_weights(fast=fast)
+        require_weights(fast=fast, crop=crop)
     task = "total_fast" if fast else "total"
     for words in (missing, str(weights_folder()), f"totalseg_download_weights -t {task} ", "labels.missing to none"):
         assert words in str(caught.value)
     write_weights(weights_folder(), set(WEIGHTS[fast]) - set(there))
-    require_weights(fast=fast)
+    require_weights(fast=fast, crop=False)
+    if crop:
+        with pytest.raises(UserError, match=r"weights \[298\] are not in"):
+            require_weights(fast=fast, crop=True)
+        write_weights(weights_folder(), [298])
+        require_weights(fast=fast, crop=True)
 
 
 def test_without_the_package_the_message_says_how_to_install_it(tmp_path, monkeypatch):
@@ -152,18 +164,18 @@ def test_without_the_package_the_message_says_how_to_install_it(tmp_path, monkey
 
 def test_nothing_of_the_package_is_imported_before_its_weights_are_found(tmp_path, package, capsys):
     package(init="raise SystemExit('must not be imported')")
-    record = ingested(tmp_path)
-    assert main(label_arguments(record)) == 2
+    record = fetched(tmp_path)
+    assert main(segment_arguments(record)) == 2
     error = capsys.readouterr().err
-    assert error.startswith("ERROR: TotalSegmentator's weights [297] are not in") and error.count("\n") == 1
-    assert not (tmp_path / "label/case.json").exists()
+    assert error.startswith("ERROR: TotalSegmentator's weights [297, 298] are not in") and error.count("\n") == 1
+    assert not (tmp_path / "segment/case.json").exists()
 
 
 def test_a_torchvision_of_another_build_is_told_and_another_fault_is_not_hidden(tmp_path, package):
     config = "setup_totalseg = get_config_key = set_config_key = lambda *values: None"
     package(config=config, api="def totalsegmentator(*values, **options): raise RuntimeError(MESSAGE)")
     write_weights(weights_folder(), WEIGHTS[True])
-    ingested(tmp_path)
+    fetched(tmp_path)
     api = importlib.import_module("totalsegmentator.python_api")
     api.MESSAGE = "operator torchvision::nms does not exist"
     with pytest.raises(UserError, match="torchvision, which does not fit the torch .* same package index"):
@@ -174,8 +186,8 @@ def test_a_torchvision_of_another_build_is_told_and_another_fault_is_not_hidden(
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LAS", "PIR"])
-@pytest.mark.parametrize("missing", ["totalsegmentator-fast", "totalsegmentator"])
-def test_its_labels_go_onto_the_cube_and_no_statistics_are_sent(tmp_path, package, axes, missing):
+@pytest.mark.parametrize(("fast", "all_classes"), [(True, False), (False, False), (False, True)])
+def test_its_labels_go_onto_the_cube_and_no_statistics_are_sent(tmp_path, package, axes, fast, all_classes):
     package(
         config="settings, get_config_key = {}, lambda name: settings.get(name)\n"
         "def setup_totalseg(): settings['send_usage_stats'] = True\n"
@@ -184,44 +196,80 @@ def test_its_labels_go_onto_the_cube_and_no_statistics_are_sent(tmp_path, packag
         "from totalsegmentator.config import settings\n"
         "def totalsegmentator(image, output, **options):\n"
         "    assert not settings['send_usage_stats'] and output is None and options['ml']\n"
-        f"    assert options['fast'] is {missing.endswith('fast')} and options['device'] == 'gpu'\n"
+        f"    assert options['fast'] is {fast} and options['device'] == 'gpu'\n"
+        f"    assert options['roi_subset'] == {None if all_classes else CLASSES}\n"
         "    hu = image.get_fdata()\n"
         f"    ids = np.select([hu > 160, hu < -490], [{HEART}, {LUNG}])\n"
         "    return nib.Nifti1Image(ids.astype('u1'), image.affine)\n",
     )
-    write_weights(weights_folder(), WEIGHTS[missing.endswith("fast")])
-    record = ingested(tmp_path, axes)
-    assert main([*label_arguments(record, missing), "--device", "gpu"]) == 0
-    check_labels(record)
+    write_weights(weights_folder(), [*WEIGHTS[fast], *([] if all_classes else [298])])
+    options = ["--fast"] * fast + ["--all-classes"] * all_classes
+    before = fetched(tmp_path, axes)
+    others = {"label_scheme": "verse", "label_remap": {"51": 1}}  # what a source says of labels that this CT lacks
+    before.write_text(json.dumps(json.loads(before.read_text()) | others))
+    assert main(segment_arguments(before, "--device", "gpu", *options)) == 0
+    check_labels(tmp_path)
+    record = json.loads((tmp_path / "segment/case.json").read_text())
+    assert sorted(record["label_names"].values()) == sorted(
+        load_scheme("totalsegmentator_v2").values() if all_classes else CLASSES
+    )
+    assert (record["label_scheme"], record["label_remap"]) == ("totalsegmentator_v2", {})
+    assert record["labeller"].startswith("TotalSegmentator ") and record["labeller"].endswith("fast") is fast
 
 
 @pytest.mark.parametrize(
     ("ids", "move", "code"),
-    [(HEART, 0.0, ""), (HEART, 1.0, "E_LABEL_AFFINE"), (0, 0.0, "E_LABEL_EMPTY"), (118, 0.0, "E_LABEL_VALUES")],
+    [(HEART, 0.0, ""), (HEART, 1.0, "E_LABEL_AFFINE"), (0, 0.0, ""), (118, 0.0, "E_LABEL_VALUES")],
 )
-def test_labels_beside_the_ct_or_saying_nothing_set_the_case_aside(tmp_path, monkeypatch, ids, move, code):
+def test_labels_beside_the_ct_set_the_case_aside_and_none_of_the_wanted_is_an_answer(
+    tmp_path, monkeypatch, ids, move, code
+):
     image = stored(phantom()[1], "LAS")
     affine = image.affine.copy()
     affine[0, 3] += move
     answer = np.where(np.asarray(image.dataobj) > 0, ids, 0).astype(np.uint8), affine
     monkeypatch.setattr(totalsegmentator, "segment", lambda ct, **options: answer)
-    record = ingested(tmp_path)
-    assert main(label_arguments(record)) == 0
-    assert labelled(record).get("code", "") == code
+    assert main(segment_arguments(fetched(tmp_path))) == 0
+    case = labelled(tmp_path)
+    assert case.get("code", "") == code
+    if not ids:
+        assert case["label_status"] == [3, 1, 1, 1]
 
 
-def test_it_is_asked_only_for_a_case_without_labels_and_only_if_wanted(tmp_path, monkeypatch):
+def test_what_it_was_not_asked_for_is_not_annotated(tmp_path, monkeypatch):
+    image = stored(phantom()[1], "PIR")
+    answer = np.asarray(image.dataobj) * (np.asarray(image.dataobj) == HEART), image.affine
+    monkeypatch.setattr(totalsegmentator, "segment", lambda ct, **options: answer)
+    record = fetched(tmp_path, "PIR")
+    assert main(["segment", str(record), "--structures", "heart", "--out", str(tmp_path / "segment")]) == 0
+    assert labelled(tmp_path)["label_status"] == [3, 3, 0, 0]
+
+
+def test_it_is_asked_only_for_a_case_without_labels_and_a_bad_case_is_handed_on(tmp_path, monkeypatch):
     monkeypatch.setattr(totalsegmentator, "segment", lambda ct, **options: pytest.fail("was asked"))
-    record = ingested(tmp_path)
-    assert main(label_arguments(record, "none")) == 0
-    assert labelled(record)["label_status"] == [0, 0, 0, 0]
     nib.save(stored(phantom()[1], "LAS"), tmp_path / "label.nii.gz")
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"source_label": "../label.nii.gz"}))
-    assert main(label_arguments(record)) == 0
-    check_labels(record)
+    record = fetched(tmp_path, label=tmp_path / "label.nii.gz")
+    assert main(segment_arguments(record)) == 0
+    check_labels(tmp_path)
+    assert "labeller" not in json.loads((tmp_path / "segment/case.json").read_text())
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "quarantined", "code": "E_ID"}))
+    assert main(segment_arguments(record)) == 0
+    assert labelled(tmp_path)["code"] == "E_ID"
 
 
-def write_network(home):
+def test_a_ct_that_cannot_be_read_is_set_aside(tmp_path, package):
+    package(
+        config="setup_totalseg = get_config_key = set_config_key = lambda *values: False", api="totalsegmentator = 0"
+    )
+    write_weights(weights_folder(), [*WEIGHTS[True], 298])
+    record = fetched(tmp_path)
+    (tmp_path / "ct.nii.gz").write_bytes((tmp_path / "ct.nii.gz").read_bytes()[:-900])
+    assert main(segment_arguments(record)) == 0
+    case = json.loads((tmp_path / "segment/case.json").read_text())
+    assert (case["status"], case["stage"], case["code"]) == ("quarantined", "segment", "E_GZIP_TRUNCATED")
+
+
+def write_network(home, number="297", spacing_mm=3.0):
     """A network of the real layout that looks at one voxel: above 160 HU heart, below -490 HU lung, else background."""
     import torch
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
@@ -252,7 +300,7 @@ def write_network(home):
         for channel, (value, threshold) in enumerate(((HEART, 1.6), (LUNG, 4.9))):
             head.weight[value, channel], head.bias[value] = 1, -threshold
     plans = {
-        "dataset_name": "Dataset297_TotalSegmentator_total_3mm_1559subj",
+        "dataset_name": f"Dataset{number}_TotalSegmentator_total_{spacing_mm:g}mm_1559subj",
         "plans_name": "nnUNetPlans",
         "image_reader_writer": "SimpleITKIO",
         "label_manager": "LabelManager",
@@ -265,7 +313,7 @@ def write_network(home):
             "3d_fullres": {
                 "preprocessor_name": "DefaultPreprocessor",
                 "patch_size": [32, 32, 32],
-                "spacing": [3.0, 3.0, 3.0],
+                "spacing": [spacing_mm] * 3,
                 "normalization_schemes": ["CTNormalization"],
                 "use_mask_for_norm": [False],
                 "architecture": {
@@ -299,17 +347,21 @@ def write_network(home):
 def test_our_table_of_ids_is_the_packages_own():
     classes = pytest.importorskip("totalsegmentator.map_to_binary", reason="TotalSegmentator is not installed")
     assert classes.class_map["total"] == load_scheme("totalsegmentator_v2")
+    assert classes.class_map["total_v1"] == load_scheme("totalsegmentator_v1")
+    assert classes.class_map["craniofacial_structures"] == load_scheme("totalsegmentator_craniofacial")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("axes", ["RAS", "LAS", "PIR"])
-def test_the_real_package_labels_a_ct_of_any_orientation(tmp_path, no_weights, axes):
+@pytest.mark.parametrize(("axes", "options"), [("RAS", ["--all-classes"]), ("LAS", []), ("PIR", [])])
+def test_the_real_package_labels_a_ct_of_any_orientation(tmp_path, no_weights, axes, options):
     pytest.importorskip("totalsegmentator", reason="TotalSegmentator is not installed")
     write_network(no_weights)
-    record = ingested(tmp_path, axes)
+    if not options:
+        write_network(no_weights, "298", 6.0)
+    record = fetched(tmp_path, axes)
     nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *label_arguments(record)],
+        [sys.executable, "-m", "pipeline", *segment_arguments(record, "--fast", *options)],
         cwd=ROOT,
         env={**clean_environment(), **nowhere, "TOTALSEG_HOME_DIR": os.environ["TOTALSEG_HOME_DIR"]},
         capture_output=True,
@@ -317,6 +369,6 @@ def test_the_real_package_labels_a_ct_of_any_orientation(tmp_path, no_weights, a
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    check_labels(record)
+    check_labels(tmp_path)
     settings = json.loads((no_weights / "config.json").read_text())
     assert (settings["send_usage_stats"], settings["prediction_counter"]) == (False, 1)
