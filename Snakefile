@@ -11,12 +11,14 @@ if not workflow.config_settings.configfiles:
 
 include: "pipeline/rules/common.smk"
 include: "pipeline/rules/fetch.smk"
+include: "pipeline/rules/segment.smk"
 include: "pipeline/rules/ingest.smk"
 include: "pipeline/rules/label.smk"
 include: "pipeline/rules/cohort.smk"
 include: "pipeline/rules/derive.smk"
 include: "pipeline/rules/project.smk"
 include: "pipeline/rules/shard.smk"
+include: "pipeline/rules/radiographs.smk"
 include: "pipeline/rules/train.smk"
 include: "pipeline/rules/reconstruct.smk"
 include: "pipeline/rules/evaluate.smk"
@@ -32,6 +34,10 @@ rule all:
 rule shards:
     input:
         all_shards,
+
+
+onstart:
+    lift_job_rate()
 
 
 onsuccess:

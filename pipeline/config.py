@@ -13,11 +13,13 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from pipeline.errors import UserError
-from pipeline.geometry import view_angles
-from pipeline.projectors import get_projector
-from pipeline.structures import check_structures, load_scheme
+from pipeline.simulators import make_simulator
+from pipeline.sources import SOURCES
+from pipeline.structures import check_structures, load_scheme, wanted_classes
+from pipeline.sweeps import expand_simulators
 
 SCHEMA_PATH = Path(__file__).with_name("config.schema.yaml")
+TOTALSEGMENTATOR = "totalsegmentator_v2"
 
 
 _TYPES = {"array": "a list (lines that start with '- ')", "object": "a mapping (lines of 'key: value')"}
@@ -34,6 +36,7 @@ def check_config(config: dict) -> dict:
     for error in sorted(Draft202012Validator(schema()).iter_errors(config), key=lambda e: list(map(str, e.path))):
         raise UserError(_explain(error))
     full = _with_defaults(deepcopy(config), schema())
+    full["simulators"] = expand_simulators(full["simulators"])
     _check_references(full)
     return full
 
@@ -53,11 +56,17 @@ def _explain(error) -> str:
     about = error.schema.get("description", "")
     expected = {
         "enum": lambda: f"one of: {', '.join(map(str, error.schema['enum']))}",
-        "type": lambda: _TYPES.get(error.schema["type"], f"a value of type {error.schema['type']}"),
+        "type": lambda: _type_words(error.schema["type"]),
     }.get(error.validator, lambda: f"{error.validator} {error.validator_value}")()
     kind = _TYPES["array" if isinstance(error.instance, list) else "object"]
     shown = kind if isinstance(error.instance, dict | list) and len(repr(error.instance)) > 80 else repr(error.instance)
     return f"config: {where} is {shown}; expected {expected}.{' ' + about if about else ''}"
+
+
+def _type_words(types: str | list[str]) -> str:
+    if isinstance(types, list):
+        return " or ".join(map(_type_words, types))
+    return _TYPES.get(types, f"a value of type {types}")
 
 
 def _with_defaults(value, rules: dict):
@@ -78,6 +87,9 @@ def _with_defaults(value, rules: dict):
 def _check_references(config: dict) -> None:
     """What the schema cannot say: names that must exist elsewhere."""
     check_structures(config["structures"])
+    _check_region(config["region"])
+    if config["labels"]["missing"] != "none":
+        wanted_classes(load_scheme(TOTALSEGMENTATOR), structures_to_label(config))
     for name, run in config["runs"].items():
         if run["simulator"] not in config["simulators"]:
             raise UserError(
@@ -85,15 +97,7 @@ def _check_references(config: dict) -> None:
                 f"{', '.join(config['simulators'])}."
             )
     for name, simulator in config["simulators"].items():
-        get_projector(simulator["beam"], simulator["backend"])
-        names = [view_angles(view)[0] for view in simulator["views"]]
-        if len(set(names)) < len(names):
-            raise UserError(f"config: simulators.{name}.views names a view twice; expected different names.")
-        if simulator["beam"] == "cone" and not 0 < simulator["sod_mm"] < simulator["sdd_mm"]:
-            raise UserError(
-                f"config: simulators.{name} has sod_mm {simulator['sod_mm']} and sdd_mm {simulator['sdd_mm']}; expected "
-                "0 < sod_mm < sdd_mm."
-            )
+        make_simulator(simulator, label=f"config: simulators.{name}: ")
     if not all(math.isfinite(number) for number in _numbers(config)):
         raise UserError("config: a number is NaN or infinite; expected finite numbers.")
     low, high = config["window_hu"]
@@ -101,11 +105,35 @@ def _check_references(config: dict) -> None:
         raise UserError(f"config: window_hu is [{low}, {high}]; expected the lower bound first.")
     for entry in config["cohort"]:
         load_scheme(entry["label_scheme"])
-    needs = {"packages": ("cases",), "folder": ("csv", "dataset", "license", "attribution")}
     for number, entry in enumerate(config["cohort"]):
-        for key in needs[entry["source"]]:
+        source = SOURCES[entry["source"]]
+        for key in source.needs:
             if not entry.get(key):
                 raise UserError(f"config: cohort.{number} has no {key!r}; source {entry['source']!r} needs it.")
+        for key in set(entry) - {"source", "label_scheme", *source.keys}:
+            raise UserError(
+                f"config: cohort.{number} has {key!r}, which source {entry['source']!r} does not know; expected any of: "
+                f"{', '.join(source.keys)}."
+            )
+
+
+def _check_region(region: dict) -> None:
+    """The key that its kind needs, and no other."""
+    needs = {"structures": "structures", "vertebra": "vertebrae"}
+    for kind, key in needs.items():
+        if (region["kind"] == kind) != (key in region):
+            wrong = "has no" if region["kind"] == kind else "does not know"
+            raise UserError(
+                f"config: region of kind {region['kind']!r} {wrong} {key!r}, which belongs to kind {kind!r}."
+            )
+    check_structures(region.get("structures", []))
+
+
+def structures_to_label(config: dict) -> list[str]:
+    """The structures of the experiment and those that its region follows."""
+    region = config["region"]
+    along = ["vertebrae"] if region["kind"] in ("spine", "vertebra") else region.get("structures", [])
+    return list(dict.fromkeys([*config["structures"], *along]))
 
 
 def _numbers(value) -> Iterator[float]:

@@ -27,11 +27,16 @@ def publish(path: Path) -> Iterator[Path]:
         os.replace(private, path)
     finally:
         private.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -46,10 +51,19 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_table(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
-    """Publish a tab-separated table with a header line; missing cells are empty, control characters become blanks."""
+    """Publish a tab-separated table with a header line; missing cells are empty, control characters become blanks.
+
+    A cell that a spreadsheet would run as a formula gets a ' in front.
+    """
     lines = ["\t".join(columns)]
-    lines += ["\t".join(" ".join(str(row.get(column, "")).split()) for column in columns) for row in rows]
+    lines += ["\t".join(_cell(row.get(column, "")) for column in columns) for row in rows]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _cell(value: object) -> str:
+    text = " ".join(str(value).split())
+    formula = text[:1] in ("=", "+", "-", "@") and not isinstance(value, int | float)
+    return f"'{text}" if formula else text
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int16, UInt8
 from numpy import ndarray
 
-from pipeline.errors import UserError
+from pipeline.errors import TransientError, UserError
 from pipeline.files import array_sha256, publish
 from pipeline.flags import FLAG_BITS
 
@@ -80,15 +81,15 @@ def write_shard(path: Path, info: ShardInfo, cases: Sequence[Callable[[], ShardC
     """
     if not cases:
         raise UserError(f"shard {path.name}: no case to write; expected at least one. Look into quarantine.tsv.")
+    first = cases[0]()
     with publish(path) as private:
+        _require_room(path, len(cases), first)
         with h5py.File(private, "w", libver=("v108", "v108")) as file:
             _write_root(file, info, len(cases))
-            digests = []
-            for number, load in enumerate(cases):
-                case = load()
-                if number == 0:
-                    _create(file, info, case, len(cases))
-                digests.append(_write_case(file, number, case))
+            _create(file, info, first, len(cases))
+            digests = [_write_case(file, 0, first)]
+            for number, load in enumerate(cases[1:], start=1):
+                digests.append(_write_case(file, number, load()))
             file.attrs["complete"] = np.uint8(1)
         with h5py.File(private, "r") as file:
             for number, digest in enumerate(digests):
@@ -96,6 +97,20 @@ def write_shard(path: Path, info: ShardInfo, cases: Sequence[Callable[[], ShardC
                     raise OSError(f"shard {path.name}: case {number} reads back differently from what was written")
             for item in ("label", *(f"xray/{name}/image" for name in file["xray"])):
                 file[item][...]
+
+
+def _require_room(path: Path, count: int, first: ShardCase) -> None:
+    """Stop before the disk is full: HDF5 cannot close a file that it cannot finish, and takes the process down with it.
+
+    Counted as if nothing could be compressed.
+    """
+    arrays = [first.ct_hu, first.label, *(xray.image for xray in first.xrays.values())]
+    needed, free = count * sum(array.nbytes for array in arrays) + (1 << 20), shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise TransientError(
+            f"shard {path.name} needs up to {needed / 1e6:.0f} MB of disk, {free / 1e6:.0f} MB are free. Make room, then "
+            "run the same command again."
+        )
 
 
 def _write_root(file: h5py.File, info: ShardInfo, n_cases: int) -> None:

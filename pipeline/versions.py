@@ -1,7 +1,9 @@
 """Version of each stage's result: raise it when the same input gives another result, and the stage runs again."""
 
 RESULT_VERSION = {
+    "index": 1,
     "fetch": 1,
+    "segment": 1,
     "ingest": 1,
     "label": 1,
     "cohort": 1,

@@ -36,7 +36,7 @@ CONFIG = {
     "grid": {"shape": 32, "spacing_mm": 3.0},
     "structures": ["heart", "sternum", "liver"],
     "simulators": {
-        "parallel": {"beam": "parallel", "backend": "numpy", "detector_px": [32, 32], "pixel_mm": 3.0},
+        "parallel": {"beam": "parallel", "backend": "parallel", "detector_px": [32, 32], "pixel_mm": 3.0},
         "cone": {"beam": "cone", "detector_px": [32, 32], "pixel_mm": 4.5},
     },
     "runs": {},

@@ -34,7 +34,7 @@ def chest(tmp_path_factory):
         ["ingest", record(folder / "fetch"), "--cube", "64", "--spacing-mm", "6", "--out", folder / "ingest/lidc"],
         ["label", record(folder / "ingest"), "--structures", *STRUCTURES, "--out", folder / "label/lidc"],
     ]
-    for beam, more in (("parallel", ["--backend", "numpy"]), ("cone", ["--sdd-mm", "1800", "--sod-mm", "1500"])):
+    for beam, more in (("parallel", ["--backend", "parallel"]), ("cone", ["--sdd-mm", "1800", "--sod-mm", "1500"])):
         pixel = ["--detector-px", "64", "64", "--pixel-mm", "6" if beam == "parallel" else "8"]
         out = folder / f"project/{beam}/lidc.h5"
         steps.append(["project", record(folder / "label"), "--beam", beam, *more, *pixel, "--out", out])

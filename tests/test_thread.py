@@ -55,13 +55,29 @@ def test_the_page_needs_nothing_but_itself_and_tells_what_was_left_out(finished)
     assert str(finished[0]) not in page
 
 
+def test_every_real_case_shows_its_simulated_xrays(finished):
+    page = (finished[0] / "results/report/index.html").read_text()
+    section = page[page.index('<section id="radiographs">') :].split("</section>")[0]
+    assert re.findall("<summary>(.*?)</summary>", section) == ["a", "b"]
+    assert {path.name for path in finished[0].glob("results/radiographs/*")} == {"a.png", "b.png"}
+
+
 def test_every_case_and_metric_is_a_row(finished):
     for name in RUNS:
         with (finished[0] / f"results/evaluate/{name}.csv").open() as handle:
             rows = list(csv.DictReader(handle))
         assert {row["case"] for row in rows} == {"a-d0004", "b"}
         assert all(row["reason"] for row in rows if row["value"] == "nan")
-        assert {row["metric"].split("_")[0] for row in rows} == {"psnr", "ssim3d", "mae", "dice", "hd95", "chamfer"}
+        assert {row["metric"].split("_")[0] for row in rows} == {
+            "psnr",
+            "ssim3d",
+            "mae",
+            "mse",
+            "cosine",
+            "dice",
+            "hd95",
+            "chamfer",
+        }
 
 
 def test_reconstructions_overlay_their_ct(finished):

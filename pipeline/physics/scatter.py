@@ -1,9 +1,10 @@
 """Scattered radiation on the detector, relative to the open field: by Monte Carlo, or by a kernel fitted to it.
 
 The kernel spreads a scatter potential of every primary ray over the detector, as Ohnesorge et al. (Eur Radiol 9, 1999, 563)
-and Sun and Star-Lack (Phys Med Biol 55, 2010, 6695) do: potential P^a * (m / 10 g/cm2)^b of the primary signal P and the
-mass m along the ray (Compton scattering counts electrons, thus mass), and two Gaussians whose widths grow with the
-distance between patient and detector. So an air gap thins the scatter out, and what leaves the detector is lost.
+and Sun and Star-Lack (Phys Med Biol 55, 2010, 6695) do. The potential is the mass m along the ray (Compton scattering counts
+electrons, thus mass) times powers of three primary signals: of the ray, of its neighbourhood (what scatter crosses that leaves
+a thin ray beside a thick body) and of the pixel that it reaches. It is spread by two Gaussians whose widths grow with the
+distance between patient and detector: an air gap thins the scatter out, and what leaves the detector is lost.
 resources/attenuation/fit_scatter.py fits the parameters to our own Monte Carlo and says how well.
 """
 
@@ -28,7 +29,9 @@ COARSE_VOXELS = 64
 KERNEL_BINS = 64
 SMOOTHING_BINS = 1.5
 """Sigma of the Gaussian over Monte Carlo's 32 bins: 20 mm on a 43 cm detector, noise a fifth, scatter varies over more."""
-PARAMETERS = ("amplitude", "primary_power", "mass_power", "narrow", "wide", "wide_share")
+NEIGHBOURHOOD_MM, RECEIVER_MM = 100.0, 20.0
+"""Sigmas on the detector: of the shadow around a ray that its scatter has to cross, and of the shadow that it ends in."""
+PARAMETERS = ("amplitude", "ray_power", "neighbour_power", "receiver_power", "narrow", "wide", "wide_share")
 
 
 def scatter_signal(
@@ -82,28 +85,33 @@ def kernel_scatter(
     primary: Float[ndarray, "v u"],
     view: View,
     gap_mm: float,
-    parameters: Float[ndarray, "6"],
+    parameters: Float[ndarray, "7"],
 ) -> Float[ndarray, "v u"]:
     """The kernel model for a mass image in g/cm2; `gap_mm` from the middle of the patient to the detector."""
-    amplitude, primary_power, mass_power, narrow, wide, wide_share = parameters
+    amplitude, ray, neighbour, receiver, narrow, wide, wide_share = parameters
     edges = [
         np.linspace(0, px, n + 1).astype(int) for n, px in zip(coarse_shape(view, KERNEL_BINS), view.shape, strict=True)
     ]
-    potential = (
-        amplitude
-        * np.clip(block_mean(primary, *edges), 1e-9, 1) ** primary_power
-        * (np.maximum(block_mean(mass, *edges), 0) / 10) ** mass_power
-    )
     pixel_mm = [np.linalg.norm(view.step_v_mm), np.linalg.norm(view.step_u_mm)]
-    scatter = np.zeros(view.shape)
-    for width, share in ((narrow, 1 - wide_share), (wide, wide_share)):
-        sigmas = [width * gap_mm / mm for mm in pixel_mm]
-        rows, columns = (gaussian_matrix(s, e, px) for s, e, px in zip(sigmas, edges, view.shape, strict=True))
-        scatter += share * (rows @ potential @ columns.T)
-    return scatter
+
+    def spread(image: Float[ndarray, "r c"], sigma_mm: float, *, to_pixels: bool = True) -> Float[ndarray, "v u"]:
+        rows, columns = (
+            gaussian_matrix(sigma_mm / mm, e, px)
+            if to_pixels
+            else gaussian_matrix(sigma_mm / mm * (len(e) - 1) / px, np.arange(len(e)), len(e) - 1)
+            for mm, e, px in zip(pixel_mm, edges, view.shape, strict=True)
+        )
+        return rows @ image @ columns.T
+
+    shadow = np.log(np.clip(block_mean(primary, *edges), 1e-9, 1))
+    around = spread(shadow, NEIGHBOURHOOD_MM, to_pixels=False)
+    behind = spread(shadow, RECEIVER_MM) / spread(np.ones_like(shadow), RECEIVER_MM)
+    potential = np.maximum(block_mean(mass, *edges), 0) / 10 * np.exp(ray * shadow + neighbour * around)
+    scatter = (1 - wide_share) * spread(potential, narrow * gap_mm) + wide_share * spread(potential, wide * gap_mm)
+    return amplitude * np.exp(receiver * behind) * scatter
 
 
-def kernel_parameters(spectrum: Spectrum) -> Float[ndarray, "6"]:
+def kernel_parameters(spectrum: Spectrum) -> Float[ndarray, "7"]:
     """PARAMETERS for a spectrum, interpolated in the mean energy between the fitted ones, the nearest beyond them."""
     table = _kernel_table()
     mean = float(np.average(spectrum.energy_kev, weights=spectrum.fluence))
@@ -159,7 +167,7 @@ def block_mean(
 
 
 @cache
-def _kernel_table() -> Float[ndarray, "spectrum 7"]:
+def _kernel_table() -> Float[ndarray, "spectrum 8"]:
     """Mean energy in keV and PARAMETERS of the fitted spectra, by rising energy."""
-    table = np.loadtxt(TABLES / "scatter_kernel.tsv", skiprows=4, usecols=range(1, 8), ndmin=2)
+    table = np.loadtxt(TABLES / "scatter_kernel.tsv", skiprows=6, usecols=range(1, 9), ndmin=2)
     return table[np.argsort(table[:, 0])]

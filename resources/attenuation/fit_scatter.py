@@ -1,13 +1,15 @@
-"""Fit the scatter kernel of pipeline/physics/scatter.py to our Monte Carlo: python resources/attenuation/fit_scatter.py.
+"""Fit the scatter kernel of pipeline/physics/scatter.py to our Monte Carlo: python resources/attenuation/fit_scatter.py [CT ...].
 
-Soft tissue 5 to 30 cm thick, 10, 100 and 250 mm before the detector, in a cone beam (source-detector distance 1800 mm): a
-slab in a narrow and in a wide field, and an elliptic cylinder in the wide field, with open beam beside it. Writes
-scatter_kernel.tsv; about two minutes on one core.
+Soft tissue 5 to 40 cm thick, 50 to 500 mm before the detector (source-detector distance 1500 mm): a slab that fills a narrow
+field, and in a wide field, with open beam around them, the same slab and an elliptic cylinder with cut ends, as a CT has.
+CTs are not fitted: those given are checked against in PA and LAT at PATIENT_SOD_SDD_MM, on a detector as large as their
+shadow. Writes scatter_kernel.tsv; about two minutes on one core, and one more per CT.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -17,19 +19,85 @@ from scipy.optimize import least_squares
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipeline.geometry import View, make_view
+from pipeline.one_volume import fit_detector, load_ct
 from pipeline.physics.attenuation import mass_attenuation
-from pipeline.physics.scatter import PARAMETERS, block_mean, kernel_scatter
+from pipeline.physics.detector import detected_energy
+from pipeline.physics.materials import DECOMPOSITIONS
+from pipeline.physics.scatter import PARAMETERS, block_mean, centre_to_detector_mm, coarse_density, kernel_scatter
 from pipeline.physics.spectra import Spectrum, load_spectrum
 from pipeline.physics.transport import transport
+from pipeline.project import place_views
+from pipeline.project_command import DEFAULTS
+from pipeline.projectors.from_hu import areal_densities
 
 SPECTRA = ("60KV_AL35", "90KV_AL40", "120KV_AL43")
-THICKNESS_CM = (5.0, 10.0, 20.0, 30.0)
-GAP_MM = (10.0, 100.0, 250.0)
-SHAPE_AND_FIELD_MM = (("slab", 150.0), ("slab", 420.0), ("body", 420.0))
-SIDE_MM, BODY_WIDTH = 400.0, 1.4
-PHOTONS, BINS, PIXELS, SDD_MM = 400_000, 8, 48, 1800.0
-MODEL_ERROR = 0.1
-"""Relative error that a bin may have beside Monte Carlo's noise: keeps the bins with many photons from ruling the fit."""
+THICKNESS_CM = (5.0, 10.0, 20.0, 30.0, 40.0)
+GAP_MM = (50.0, 200.0, 500.0)
+SHAPE_AND_FIELD_MM = (("slab", 200.0), ("slab", 600.0), ("body", 600.0))
+SIDE_MM, BODY_WIDTH = 300.0, 1.4
+PHOTONS, BINS, PIXELS, SDD_MM = 300_000, 8, 64, 1500.0
+PATIENT_SOD_SDD_MM = ((700.0, 1000.0), (1500.0, 1800.0))
+BIN_ERROR, MEAN_ERROR = 0.2, 0.1
+"""Errors of logarithms that the model may have beside Monte Carlo's noise, in a bin and in an image's mean: both are fitted."""
+BEHIND_BODY = 0.05
+"""Primary signal below which a bin lies behind the body."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Arguments of kernel_scatter, Monte Carlo's scatter in BINS x BINS relative to the open field, and its relative noise."""
+
+    mass: np.ndarray
+    primary: np.ndarray
+    view: View
+    gap_mm: float
+    truth: np.ndarray
+    noise: np.ndarray
+
+
+def make_case(
+    density: np.ndarray,
+    affine: np.ndarray,
+    mass: np.ndarray,
+    primary: np.ndarray,
+    view: View,
+    gap_mm: float,
+    spectrum: Spectrum,
+    seed: int,
+) -> Case:
+    tally = transport(density, affine, view, spectrum, PHOTONS, np.random.default_rng(seed), detector_bins=BINS)
+    photon = spectrum.energy_kev @ spectrum.fluence / spectrum.fluence.sum()
+    scatter = np.maximum(tally.scatter, photon)
+    return Case(mass, primary, view, gap_mm, scatter / tally.open_field, np.sqrt(photon / scatter))
+
+
+def phantom_cases(spectrum: Spectrum, seed: int) -> list[Case]:
+    cases = []
+    for thickness, gap, (shape, field) in product(THICKNESS_CM, GAP_MM, SHAPE_AND_FIELD_MM):
+        view, middle_mm = phantom_view(thickness, gap, field), gap + 5 * thickness
+        mass = phantom_mass(shape, thickness, view)
+        volume, primary = phantom_volume(shape, thickness), primary_signal(mass, spectrum)
+        cases.append(make_case(*volume, mass, primary, view, middle_mm, spectrum, seed))
+    return cases
+
+
+def patient_cases(path: Path, spectrum: Spectrum, seed: int) -> list[Case]:
+    """A CT at PATIENT_SOD_SDD_MM in the default views and materials."""
+    ct_hu, affine = load_ct(path)
+    cases = []
+    for sod_mm, sdd_mm in PATIENT_SOD_SDD_MM:
+        values = {**DEFAULTS, "beam": "cone", "physics": "realistic", "detector_px": (PIXELS, PIXELS)}
+        simulator = fit_detector({**values, "sod_mm": sod_mm, "sdd_mm": sdd_mm}, ct_hu.shape, affine, case="", seed=1)
+        curves, views = DECOMPOSITIONS[simulator.materials], place_views(ct_hu.shape, affine, simulator)
+        areal = areal_densities(
+            ct_hu, affine, views, beam=simulator.beam, backend=simulator.backend, decomposition=curves
+        )
+        coarse = coarse_density(ct_hu, affine, curves)
+        for view, column in zip(views, areal, strict=True):
+            primary, _ = detected_energy(column, spectrum)
+            gap_mm = centre_to_detector_mm(ct_hu, affine, view, curves)
+            cases.append(make_case(*coarse, column.sum(axis=0), primary, view, gap_mm, spectrum, seed))
+    return cases
 
 
 def phantom_view(thickness_cm: float, gap_mm: float, field_mm: float) -> View:
@@ -83,50 +151,73 @@ def primary_signal(mass: np.ndarray, spectrum: Spectrum) -> np.ndarray:
     return np.exp(-mass[..., None] * mu) @ weight / weight.sum()
 
 
-def fit(spectrum: Spectrum, seed: int) -> tuple[np.ndarray, float, float]:
-    """Parameters, and over the phantoms the rms and the largest relative error of an image's mean."""
+def coarse(image: np.ndarray) -> np.ndarray:
     edges = np.linspace(0, PIXELS, BINS + 1).astype(int)
-    cases, truth, noise = [], [], []
-    for thickness, gap, (shape, field) in product(THICKNESS_CM, GAP_MM, SHAPE_AND_FIELD_MM):
-        view = phantom_view(thickness, gap, field)
-        rng = np.random.default_rng(seed)
-        tally = transport(*phantom_volume(shape, thickness), view, spectrum, PHOTONS, rng, detector_bins=BINS)
-        mass = phantom_mass(shape, thickness, view)
-        cases.append((mass, primary_signal(mass, spectrum), view, gap + 5 * thickness))
-        truth.append(tally.scatter / tally.open_field)
-        photon = spectrum.energy_kev @ spectrum.fluence
-        noise.append(np.sqrt(photon * np.maximum(tally.scatter, photon)) / tally.open_field)
+    return block_mean(image, edges, edges)
 
-    def models(parameters: np.ndarray) -> np.ndarray:
-        return np.array([block_mean(kernel_scatter(*case, parameters), edges, edges) for case in cases])
 
+def model(case: Case, parameters: np.ndarray) -> np.ndarray:
+    return np.maximum(coarse(kernel_scatter(case.mass, case.primary, case.view, case.gap_mm, parameters)), 1e-12)
+
+
+def fit(cases: list[Case]) -> np.ndarray:
     def errors(parameters: np.ndarray) -> np.ndarray:
-        return ((models(parameters) - truth) / np.hypot(MODEL_ERROR * np.array(truth), noise)).ravel()
+        residuals = []
+        for case in cases:
+            image = model(case, parameters)
+            bins = np.log(image / case.truth) / np.hypot(BIN_ERROR, case.noise)
+            mean_noise = 1 / np.sqrt((case.noise**-2.0).sum())
+            mean = np.log(image.mean() / case.truth.mean()) / np.hypot(MEAN_ERROR, mean_noise)
+            residuals += [bins.ravel() / BINS, [mean]]
+        return np.concatenate(residuals)
 
-    start = [1.2, 0.9, 1.2, 0.3, 1.0, 0.8]
-    bounds = ([0, 0, 0, 0.02, 0.2, 0], [5, 2, 3, 1.0, 5.0, 1])
-    found = least_squares(errors, start, bounds=bounds, loss="soft_l1").x
-    means = models(found).mean(axis=(1, 2)) / np.array(truth).mean(axis=(1, 2)) - 1
-    return found, float(np.sqrt((means**2).mean())), float(np.abs(means).max())
+    start = [1.0, 0.5, 0.4, 0.1, 0.3, 1.2, 0.6]
+    bounds = ([0, 0, 0, 0, 0.02, 0.2, 0], [5, 2, 2, 2, 1.0, 5.0, 1])
+    return least_squares(errors, start, bounds=bounds, loss="soft_l1", max_nfev=15).x
 
 
-def main() -> None:
-    lines = [
-        "# made by resources/attenuation/fit_scatter.py",
-        f"# soft tissue {THICKNESS_CM} cm thick, {GAP_MM} mm before the detector, in fields of {SHAPE_AND_FIELD_MM} mm",
-        "# narrow, wide: sigma / distance of the middle to the detector; errors are of an image's mean, relative",
-        "\t".join(["spectrum", "mean_kev", *PARAMETERS, "rms_error", "worst_error"]),
-    ]
+def mean_ratios(cases: list[Case], parameters: np.ndarray) -> np.ndarray:
+    return np.array([model(case, parameters).mean() / case.truth.mean() for case in cases])
+
+
+def body_ratios(cases: list[Case], parameters: np.ndarray) -> np.ndarray:
+    """Medians of model / Monte Carlo over the bins behind the body."""
+    return np.array([np.median((model(c, parameters) / c.truth)[coarse(c.primary) < BEHIND_BODY]) for c in cases])
+
+
+def main(paths: list[str]) -> None:
+    rows, means, bodies = [], [], []
     for seed, name in enumerate(SPECTRA):
         spectrum = load_spectrum(name)
-        found, rms, worst = fit(spectrum, seed)
-        mean = np.average(spectrum.energy_kev, weights=spectrum.fluence)
-        lines.append(
-            "\t".join([name, f"{mean:.3f}", *(f"{value:.5f}" for value in found), f"{rms:.3f}", f"{worst:.3f}"])
+        cases = phantom_cases(spectrum, seed)
+        found = fit(cases)
+        logs = np.log(mean_ratios(cases, found))
+        mean_kev = np.average(spectrum.energy_kev, weights=spectrum.fluence)
+        values = [mean_kev, *found, np.sqrt((logs**2).mean()), np.exp(np.abs(logs).max())]
+        rows.append("\t".join([name, *(f"{value:.5f}" for value in values)]))
+        print(rows[-1], flush=True)
+        for path in paths:
+            patient = patient_cases(Path(path), spectrum, seed)
+            means.append(mean_ratios(patient, found))
+            bodies.append(body_ratios(patient, found))
+            print(path, "mean", means[-1].round(2), "behind the body", bodies[-1].round(2), flush=True)
+    checked = "none"
+    if paths:
+        names = ", ".join(Path(path).name for path in paths)
+        checked = (
+            f"{names} in PA and LAT at SOD / SDD {PATIENT_SOD_SDD_MM} mm: kernel / Monte Carlo {np.min(means):.2f} to "
+            f"{np.max(means):.2f} in an image's mean, {np.min(bodies):.2f} to {np.max(bodies):.2f} in the median behind the body"
         )
-        print(lines[-1])
-    (Path(__file__).parent / "scatter_kernel.tsv").write_text("\n".join(lines) + "\n")
+    lines = [
+        "# made by resources/attenuation/fit_scatter.py",
+        f"# fitted: soft tissue {THICKNESS_CM} cm thick, {GAP_MM} mm before the detector, in fields of {SHAPE_AND_FIELD_MM} mm",
+        f"# checked, not fitted: {checked}",
+        "# narrow, wide: sigma / distance of the middle to the detector; errors of a phantom image's mean: rms of the logarithm,",
+        "# largest factor",
+        "\t".join(["spectrum", "mean_kev", *PARAMETERS, "rms_error", "worst_factor"]),
+    ]
+    (Path(__file__).parent / "scatter_kernel.tsv").write_text("\n".join([*lines, *rows]) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
