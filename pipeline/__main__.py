@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -363,7 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
             raise
-        print(f"ERROR: {error.strerror}. Make room or mend the disk, then run the same command again.", file=sys.stderr)
+        print(f"ERROR: {os.strerror(error.errno)}. Make room or mend the disk, then run the same command again.", file=sys.stderr)
         return EXIT_TRANSIENT
     return 0
 

@@ -4,10 +4,10 @@ RESULT_VERSION = {
     "index": 1,
     "fetch": 1,
     "segment": 1,
-    "ingest": 1,
-    "label": 1,
+    "ingest": 2,
+    "label": 2,
     "cohort": 1,
     "derive": 1,
-    "project": 1,
+    "project": 2,
     "shard": 1,
 }

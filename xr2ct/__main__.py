@@ -97,7 +97,8 @@ examples:
   xr2ct train --model mean --simulator parallel --shards results/shards/*/train-*.h5 --out results/train/mean
   xr2ct train --model spider --simulator cone --shards ... --settings '{"preset": "large"}' --out results/train/a
 
-models: mean (training mean), backprojection (FBP or FDK, nothing to learn), spider
+models: mean (training mean), nearest (the training case with the most similar X-rays), backprojection (FBP or FDK,
+nothing to learn), spider
 
 settings of spider, default first; {"preset": "paper"} is the printed recipe, {"preset": "large"} a wider network:
   training   steps 800, or epochs (passes over the cases); batch 2 cases; optimizer adamw or sgd (momentum 0.9);
@@ -112,7 +113,7 @@ settings of spider, default first; {"preset": "paper"} is the printed recipe, {"
 
 A stopped training (Ctrl-C, SIGTERM) continues where it stood when the same command is given again.""",
     )
-    parser.add_argument("--model", required=True, metavar="NAME", help="mean, backprojection or spider")
+    parser.add_argument("--model", required=True, metavar="NAME", help="mean, nearest, backprojection or spider")
     parser.add_argument("--simulator", required=True, metavar="NAME", help="whose X-rays to train on, e.g. parallel")
     _add_files(parser, "--shards", "shards of split train")
     _add_files(parser, "--watch", "shards to look at during training, never trained on", required=False)
@@ -200,13 +201,17 @@ example:
   xr2ct evaluate --reconstructions results/reconstruct/a/index.json --shards results/shards/*/test-*.h5 \\
                  --window -1000 1500 --out results/evaluate/a.csv
 
-PSNR (dB) and SSIM (3-D Gaussian, 11 voxels, sigma 1.5) of the window mapped to 0..1, MAE in HU in the window; Dice,
-HD95 and Chamfer distance in mm for each structure that the reference shows. A case without a usable reconstruction is
-a row with the value nan and a reason, never left out.""",
+PSNR (dB), SSIM (3-D Gaussian, 11 voxels, sigma 1.5) and cosine similarity of the window mapped to 0..1, MAE (HU) and
+MSE (HU^2) in the window; Dice, HD95 and Chamfer distance in mm for each structure that the reference shows. A case
+without a usable reconstruction is a row with the value nan and a reason, never left out.
+
+--legacy adds what other papers call PSNR and SSIM, named after paper and range (psnr_x2ct4095, ssim_skimage2, ...;
+defined in xr2ct/metrics/legacy.py): to stand beside printed numbers. The report keeps them in a table of their own.""",
     )
     parser.add_argument("--reconstructions", type=Path, required=True, metavar="FILE", help="index.json of the run")
     _add_files(parser, "--shards", "the shards that were reconstructed")
     _add_window(parser, "HU range in which volumes are compared; also part of the metric names")
+    parser.add_argument("--legacy", action="store_true", help="also compute the metrics of other papers")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="CSV to write")
     parser.set_defaults(run=_evaluate)
 
@@ -215,7 +220,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     from xr2ct.evaluate import evaluate
 
     evaluate(
-        reconstructions=options.reconstructions, shards=options.shards, window=tuple(options.window), out=options.out
+        reconstructions=options.reconstructions,
+        shards=options.shards,
+        window=tuple(options.window),
+        legacy=options.legacy,
+        out=options.out,
     )
 
 
@@ -223,14 +232,17 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands,
         "report",
-        "Write one self-contained HTML page and summary.csv beside it, and print the summary as a table.",
+        "Write one self-contained HTML page, summary.csv and differences.csv, and print the summary as a table.",
         """\
 example:
   xr2ct report --shards results/shards/*/test-*.h5 --evaluations results/evaluate/*.csv \\
                --reconstructions results/reconstruct/*/index.json --training results/train/*/train.csv \\
                --cohort results/cohort --out results/report/index.html
 
-The page needs no network and runs no script. Intervals resample patients, not cases.""",
+The page needs no network and runs no script. Intervals are 95 % percentile intervals of 2000 seeded resamples of
+patients, not cases; there is none below 4 patients. Rows "a - b" are paired differences on the cases (and structures)
+that both runs have; the table shows those to the first run given, differences.csv all pairs. Metrics of
+`xr2ct evaluate --legacy` get a table of their own, and legacy.csv.""",
     )
     _add_files(parser, "--shards", "the shards that were evaluated")
     _add_files(parser, "--evaluations", "CSVs of `xr2ct evaluate`, one per run")
@@ -256,6 +268,7 @@ The page needs no network and runs no script. Intervals resample patients, not c
 
 def _report(options: argparse.Namespace) -> None:
     from xr2ct.report import report
+    from xr2ct.summary import legacy_table
 
     text = report(
         shards=options.shards,
@@ -268,7 +281,8 @@ def _report(options: argparse.Namespace) -> None:
         figures=options.figure,
         out=options.out,
     )
-    print(f"{text}\n\nreport: {options.out}")
+    legacy = legacy_table(options.evaluations, options.out.with_name("legacy.csv"))
+    print("\n\n".join([text, *([legacy] if legacy else []), f"report: {options.out}"]))
 
 
 def _add_verify(commands: argparse._SubParsersAction) -> None:

@@ -11,7 +11,14 @@ from numpy import ndarray
 from tqdm import tqdm
 
 from xr2ct.errors import UserError
-from xr2ct.metrics.registry import STRUCTURE_METRICS, VOLUME_METRICS, compare_structures, compare_volumes
+from xr2ct.metrics.legacy import LEGACY_METRICS
+from xr2ct.metrics.registry import (
+    STRUCTURE_METRICS,
+    VOLUME_METRICS,
+    VolumeMetrics,
+    compare_structures,
+    compare_volumes,
+)
 from xr2ct.metrics.window import Window
 from xr2ct.nifti import VolumeError, read_nifti
 from xr2ct.reconstructions import Run, read_index
@@ -33,8 +40,13 @@ class Score:
     reason: str = ""
 
 
-def evaluate(*, reconstructions: Path, shards: Sequence[Path], window: tuple[float, float], out: Path) -> None:
-    """Write the scores of one run as CSV; a case that has no usable reconstruction gets NaN rows with the reason."""
+def evaluate(
+    *, reconstructions: Path, shards: Sequence[Path], window: tuple[float, float], out: Path, legacy: bool = False
+) -> None:
+    """Write the scores of one run as CSV; a case that has no usable reconstruction gets NaN rows with the reason.
+
+    `legacy` adds the metrics of single papers beside ours.
+    """
     low_hu, high_hu = window
     if not low_hu < high_hu:
         raise UserError(f"window is {low_hu:g} to {high_hu:g} HU, expected the lower end first. Use e.g. -1000 1500.")
@@ -48,17 +60,20 @@ def evaluate(*, reconstructions: Path, shards: Sequence[Path], window: tuple[flo
             places[case_id] = (shard, i)
     if missing := sorted(run.cases.keys() - places.keys()):
         raise UserError(f"{reconstructions}: case {missing[0]!r} is in none of the shards. Give its shard as well.")
+    metrics: VolumeMetrics = {**VOLUME_METRICS, **(LEGACY_METRICS if legacy else {})}
     rows = []
     for shard, i in tqdm(places.values(), desc=f"evaluate {run.name}", unit="case"):
         case = shard.case(i)
         about = {"case": case.id, "subject": case.subject_key, "split": case.split}
         about |= {"simulator": run.simulator, "model": run.name}
-        for score in score_case(case, shard.structures, run, Window(float(low_hu), float(high_hu))):
+        for score in score_case(case, shard.structures, run, Window(float(low_hu), float(high_hu)), metrics):
             rows.append(about | vars(score))
     write_csv(out, COLUMNS, rows)
 
 
-def score_case(case: Case, structures: Sequence[str], run: Run, window: Window) -> Iterator[Score]:
+def score_case(
+    case: Case, structures: Sequence[str], run: Run, window: Window, metrics: VolumeMetrics = VOLUME_METRICS
+) -> Iterator[Score]:
     """All scores of one case; `structures` names the label values of the shard."""
     reconstruction = run.cases.get(case.id)
     try:
@@ -67,9 +82,9 @@ def score_case(case: Case, structures: Sequence[str], run: Run, window: Window) 
         ct_hu = read_on_grid(reconstruction.ct, case)
         if not np.isfinite(ct_hu).all():
             raise VolumeError("reconstruction holds values that are not finite")
-        yield from _volume_scores(case, ct_hu, window)
+        yield from _volume_scores(case, ct_hu, window, metrics)
     except VolumeError as error:
-        for name, (unit, _) in VOLUME_METRICS.items():
+        for name, (unit, _) in metrics.items():
             yield Score(name.format(window=window), "", math.nan, unit, str(error))
     try:
         if reconstruction is None:
@@ -83,10 +98,11 @@ def score_case(case: Case, structures: Sequence[str], run: Run, window: Window) 
             yield from _structure_scores(case, value, name, label, run, problem)
 
 
-def _volume_scores(case: Case, ct_hu: ndarray, window: Window) -> Iterator[Score]:
-    scores = compare_volumes(case.ct_hu, ct_hu, window)
-    for (metric, value), (unit, _) in zip(scores.items(), VOLUME_METRICS.values(), strict=True):
-        yield Score(metric, "", value, unit, "volume is smaller than the metric's window" if math.isnan(value) else "")
+def _volume_scores(case: Case, ct_hu: ndarray, window: Window, metrics: VolumeMetrics) -> Iterator[Score]:
+    scores = compare_volumes(case.ct_hu, ct_hu, window, metrics)
+    for (metric, value), (unit, _) in zip(scores.items(), metrics.values(), strict=True):
+        undefined = "volume is smaller than the metric's window" if metric.startswith("ssim") else "volume is constant"
+        yield Score(metric, "", value, unit, undefined if math.isnan(value) else "")
 
 
 def _structure_scores(

@@ -1,24 +1,26 @@
-"""Means over cases with an interval over patients, from the rows that `evaluate` writes."""
+"""Means over cases with an interval over patients, and paired differences, from the rows that `evaluate` writes."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 
 from xr2ct.errors import UserError
 from xr2ct.evaluate import COLUMNS as SCORE_COLUMNS
-from xr2ct.tables import read_csv, write_csv
+from xr2ct.metrics.interval import FEWEST_PATIENTS, bootstrap_interval
+from xr2ct.metrics.legacy import LEGACY_METRICS
+from xr2ct.tables import aligned, read_csv, write_csv
 
 COLUMNS = (
     *("split", "simulator", "model", "metric", "structure", "mean", "sd", "low95", "high95", "unit"),
-    *("n_cases", "n_patients", "n_missing", "reason"),
+    *("n_cases", "n_patients", "n_structures", "n_missing", "reason"),
 )
+DIFFERENCE_COLUMNS = (*COLUMNS[:3], "minus_simulator", "minus_model", *COLUMNS[3:])
+DIFFERENCES = "differences.csv"
 ALL_STRUCTURES = "mean_over_structures"
-RESAMPLES, SEED = 2000, 0
 SPLITS = {
     "test": "unseen real patients",
     "validation": "real patients that were looked at during training, never trained on",
@@ -27,6 +29,10 @@ SPLITS = {
     "train": "cases the model was trained on",
 }
 """Every split in the order of tables, with what a number on it can mean."""
+
+
+Value = tuple[str, str, str]
+"""What one number is about: patient, case and structure ("" for a whole volume)."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,16 @@ class Summary:
     unit: str
     n_cases: int
     n_patients: int
+    n_structures: int
     n_missing: int
     reason: str
+    values: Mapping[Value, float] = field(repr=False)  # NaN where missing
 
 
-def read_scores(paths: Sequence[Path]) -> list[dict[str, str]]:
-    return [row for path in paths for row in read_csv(path, SCORE_COLUMNS)]
+def read_scores(paths: Sequence[Path], *, legacy: bool = False) -> list[dict[str, str]]:
+    """The rows of the legacy metrics, or of all others: the two never share a table."""
+    rows = [row for path in paths for row in read_csv(path, SCORE_COLUMNS)]
+    return [row for row in rows if (row["metric"] in LEGACY_METRICS) == legacy]
 
 
 def summarize(rows: Iterable[dict[str, str]]) -> list[Summary]:
@@ -67,61 +77,99 @@ def summarize(rows: Iterable[dict[str, str]]) -> list[Summary]:
 
 
 def _summary(key: tuple[str, ...], rows: list[dict[str, str]]) -> Summary:
+    values: dict[Value, float] = {}
+    for row in rows:
+        about = (row["subject"], row["case"], row["structure"])
+        if about in values:
+            raise UserError(
+                f"run {row['model']!r} has {row['metric']} of case {row['case']!r} twice, expected once. "
+                "Give the CSV of every run once, and every run its own name."
+            )
+        values[about] = float(row["value"])
+    reasons = {row["reason"] for row in rows if math.isnan(float(row["value"]))}
+    return Summary(*key, unit=rows[0]["unit"], values=values, **_statistics(values, reasons))
+
+
+def _statistics(values: Mapping[Value, float], reasons: Iterable[str]) -> dict[str, float | int | str]:
+    """Mean over cases (structures averaged per case first) with sd, interval and counts; `reasons` of missing values."""
     per_case: dict[tuple[str, str], list[float]] = {}
-    values = [(row["subject"], row["case"], float(row["value"])) for row in rows]
-    for subject, case, value in values:
+    structures = set()
+    for (subject, case, structure), value in values.items():
         if not math.isnan(value):
             per_case.setdefault((subject, case), []).append(value)
+            structures |= {structure} - {""}
     subjects = [subject for subject, _ in per_case]
-    means = np.array([np.mean(found) for found in per_case.values()])
-    missing = sum(math.isnan(value) for *_, value in values)
-    finite = bool(means.size) and bool(np.isfinite(means).all())
-    low95 = high95 = sd = math.nan
+    n_patients = len(set(subjects))
+    means = np.array([sum(found) / len(found) for found in per_case.values()])
+    finite = bool(np.isfinite(means).all())
+    mean = low95 = high95 = sd = math.nan
     if not means.size:
-        reason = "no value: " + "; ".join(sorted({row["reason"] for row in rows}))
+        reason = "no value: " + "; ".join(sorted(reasons))
     elif not finite:
         reason = "a value is infinite"
-    elif len(set(subjects)) == 1:
-        reason = "one patient"
+        mean = float(sum(means.tolist()))
     else:
         reason = ""
-        low95, high95 = bootstrap_interval(means, subjects)
-    if finite and len(means) > 1:
-        sd = float(np.std(means, ddof=1))
-    return Summary(
-        *key,
-        mean=float(means.mean()) if means.size else math.nan,
-        sd=sd,
-        low95=low95,
-        high95=high95,
-        unit=rows[0]["unit"],
-        n_cases=len(means),
-        n_patients=len(set(subjects)),
-        n_missing=missing,
-        reason=reason,
+        mean = float(means.mean())
+        sd = float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
+        if n_patients < FEWEST_PATIENTS:
+            reason = f"{n_patients} patient{'s' if n_patients > 1 else ''}, no interval"
+        else:
+            low95, high95 = bootstrap_interval(means, subjects)
+    return {
+        "mean": mean,
+        "sd": sd,
+        "low95": low95,
+        "high95": high95,
+        "n_cases": len(means),
+        "n_patients": n_patients,
+        "n_structures": len(structures),
+        "n_missing": sum(map(math.isnan, values.values())),
+        "reason": reason,
+    }
+
+
+@dataclass(frozen=True)
+class Difference(Summary):
+    """A run minus another (`minus_...`) on the cases and structures that both have; what not both have is missing."""
+
+    minus_simulator: str
+    minus_model: str
+
+
+def difference(run: Summary, minus: Summary) -> Difference:
+    """The paired difference of two summaries of one split, metric and structure."""
+    values = {
+        about: run.values.get(about, math.nan) - minus.values.get(about, math.nan)
+        for about in {**run.values, **minus.values}
+    }
+    return Difference(
+        *(run.split, run.simulator, run.model, run.metric, run.structure),
+        unit=run.unit,
+        values=values,
+        minus_simulator=minus.simulator,
+        minus_model=minus.model,
+        **_statistics(values, ["no number in both runs"]),
     )
 
 
-def bootstrap_interval(values: Float[ndarray, "case"], subjects: Sequence[str]) -> tuple[float, float]:
-    """95 % percentile interval of the mean over cases when whole patients are drawn with replacement (seeded).
-
-    Cases of one patient are not independent, so a patient is drawn with all of them. The order of rows is irrelevant.
-    """
-    names, index = np.unique(subjects, return_inverse=True)
-    sums, counts = np.bincount(index, values), np.bincount(index)
-    draws = np.random.default_rng(SEED).integers(len(names), size=(RESAMPLES, len(names)))
-    means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+def differences(summaries: Sequence[Summary]) -> list[Difference]:
+    """Of every two runs the later minus the earlier, per split, metric and structure."""
+    groups: dict[tuple[str, ...], list[Summary]] = {}
+    for summary in summaries:
+        groups.setdefault((summary.split, summary.metric, summary.structure), []).append(summary)
+    return [difference(later, earlier) for group in groups.values() for earlier, later in combinations(group, 2)]
 
 
 def write_summary(path: Path, summaries: Sequence[Summary]) -> None:
+    """The means, and the paired differences of all runs as differences.csv beside them."""
     write_csv(path, COLUMNS, map(vars, summaries))
+    write_csv(path.with_name(DIFFERENCES), DIFFERENCE_COLUMNS, map(vars, differences(summaries)))
 
 
 @dataclass(frozen=True)
 class Line:
-    """What one row of the printed table shows; None where a run has no such number."""
+    """What one row of the printed table shows; None where a run has no such number. `paired` for a difference."""
 
     split: str
     simulator: str
@@ -133,6 +181,7 @@ class Line:
     hd95: Summary | None
     n_cases: int
     n_patients: int
+    paired: bool
 
 
 SHOWN = {
@@ -146,51 +195,94 @@ SHOWN = {
 
 
 def table(summaries: Sequence[Summary]) -> list[Line]:
-    """One line per split, simulator and run; structures by their mean per case. A second window is refused."""
+    """Per split one line per simulator and run, then one per run after the first for its difference from the first.
+
+    Structures by their mean per case. A second window is refused.
+    """
     windows = {summary.metric for summary in summaries if summary.metric.startswith("psnr_")}
     if len(windows) > 1:
         found = " and ".join(sorted(windows))
         raise UserError(f"evaluations hold {found}, expected one of them. Evaluate all runs in one window.")
-    lines: dict[tuple[str, ...], dict[str, Summary]] = {}
+    by_split: dict[str, dict[tuple[str, str], dict[str, Summary]]] = {}
     for summary in summaries:
         if summary.structure in ("", ALL_STRUCTURES):
-            line = lines.setdefault((summary.split, summary.simulator, summary.model), {})
-            line[summary.metric.split("_")[0]] = summary
-    return [
-        Line(
-            *key,
-            **{name: found.get(name) for name in SHOWN},
-            n_cases=max(summary.n_cases for summary in found.values()),
-            n_patients=max(summary.n_patients for summary in found.values()),
-        )
-        for key, found in lines.items()
-    ]
+            run = by_split.setdefault(summary.split, {}).setdefault((summary.simulator, summary.model), {})
+            run[summary.metric.split("_")[0]] = summary
+    lines = []
+    for split, runs in by_split.items():
+        lines += [_line(split, *names, found) for names, found in runs.items()]
+        (simulator, model), first = next(iter(runs.items()))
+        for names, found in list(runs.items())[1:]:
+            paired = {name: difference(found[name], first[name]) for name in first if name in found}
+            simulators = names[0] if names[0] == simulator else f"{names[0]} - {simulator}"
+            lines.append(_line(split, simulators, f"{names[1]} - {model}", paired, paired=True))
+    return lines
 
 
-def number(summary: Summary | None, digits: int, n_cases: int) -> str:
-    """The mean, with its own number of cases where that differs from the line's."""
+def _line(split: str, simulator: str, model: str, found: Mapping[str, Summary], paired: bool = False) -> Line:
+    return Line(
+        *(split, simulator, model),
+        **{name: found.get(name) for name in SHOWN},
+        **{
+            count: max((getattr(summary, count) for summary in found.values()), default=0)
+            for count in ("n_cases", "n_patients")
+        },
+        paired=paired,
+    )
+
+
+def number(summary: Summary | None, digits: int, n_cases: int, sign: str = "") -> str:
+    """The mean and its interval, if it has one, with its own number of cases where that differs from the line's."""
     if summary is None or not summary.n_cases:
         return "-"
+    interval = (
+        "" if math.isnan(summary.low95) else f" [{summary.low95:{sign}.{digits}f}, {summary.high95:{sign}.{digits}f}]"
+    )
     fewer = f" ({summary.n_cases} case{'s' if summary.n_cases > 1 else ''})" if summary.n_cases < n_cases else ""
-    return f"{summary.mean:.{digits}f}{fewer}"
+    return f"{summary.mean:{sign}.{digits}f}{interval}{fewer}"
 
 
 def format_table(lines: Sequence[Line]) -> str:
-    """The aligned text table, with one sentence per split on what its numbers mean."""
-    head = ["split", "simulator", "run", *(heading for heading, _ in SHOWN.values()), "cases / patients"]
-    body = [
-        [line.split, line.simulator, line.model]
-        + [number(getattr(line, name), digits, line.n_cases) for name, (_, digits) in SHOWN.items()]
-        + [f"{line.n_cases} / {line.n_patients}"]
-        for line in lines
-    ]
-    widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+    """The aligned text tables of means and of paired differences, with one sentence per split on what they mean."""
+    head = ["split", "simulator", "run", *_beside_dice([heading for heading, _ in SHOWN.values()], "structures")]
+    head.append("cases / patients")
+    runs, paired = ([line for line in lines if line.paired == wanted] for wanted in (False, True))
+    text = aligned([head, *map(_cells, runs)], left=3)
+    if paired:
+        text += ["", f"paired differences from the first run, same cases and structures (all pairs: {DIFFERENCES})"]
+        text += aligned([head, *map(_cells, paired)], left=3)
     splits = dict.fromkeys(line.split for line in lines)
-    explained = [f"{split}: {SPLITS.get(split, 'a split of your own')}" for split in splits]
-    return "\n".join([*(_align(row, widths) for row in [head, *body]), "", *explained])
+    text += ["", *(f"{split}: {SPLITS.get(split, 'a split of your own')}" for split in splits)]
+    few = [line.split for line in runs if line.n_patients < FEWEST_PATIENTS]
+    if few:
+        text.append(f"no interval with fewer than {FEWEST_PATIENTS} patients: {', '.join(dict.fromkeys(few))}")
+    return "\n".join(text)
 
 
-def _align(row: Sequence[str], widths: Sequence[int]) -> str:
-    """The three names to the left, numbers to the right."""
-    cells = [text.ljust(w) if i < 3 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))]
-    return "  ".join(cells).rstrip()
+def _cells(line: Line) -> list[str]:
+    sign = "+" if line.paired else ""
+    shown = [number(getattr(line, name), digits, line.n_cases, sign) for name, (_, digits) in SHOWN.items()]
+    structures = str(line.dice.n_structures) if line.dice and line.dice.n_structures else "-"
+    names = [line.split, line.simulator, line.model]
+    return [*names, *_beside_dice(shown, structures), f"{line.n_cases} / {line.n_patients}"]
+
+
+def _beside_dice(cells: Sequence[str], structures: str) -> list[str]:
+    """Insert over how many structures the Dice is, which differs between models and cohorts."""
+    place = list(SHOWN).index("dice") + 1
+    return [*cells[:place], structures, *cells[place:]]
+
+
+def legacy_table(evaluations: Sequence[Path], out: Path) -> str:
+    """Write the means of the legacy metrics as `out` and give them as text; "", and no file, if none was computed."""
+    summaries = summarize(read_scores(evaluations, legacy=True))
+    if not summaries:
+        out.unlink(missing_ok=True)
+        return ""
+    write_csv(out, COLUMNS, map(vars, summaries))
+    rows = [["split", "simulator", "run", "metric of other papers", "mean", "cases / patients"]]
+    for summary in summaries:
+        digits, counts = 2 if summary.unit == "dB" else 3, f"{summary.n_cases} / {summary.n_patients}"
+        shown = number(summary, digits, summary.n_cases)
+        rows.append([summary.split, summary.simulator, summary.model, summary.metric, shown, counts])
+    return "\n".join(aligned(rows, left=4))

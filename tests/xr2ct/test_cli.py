@@ -12,7 +12,7 @@ import xr2ct.export
 import xr2ct.verify
 from tests.phantoms import phantom_case, write_phantom_shard
 from tests.xr2ct.golden import write_golden_shard
-from tests.xr2ct.runs import write_run
+from tests.xr2ct.runs import brighter, write_run
 from xr2ct.__main__ import build_parser, main
 from xr2ct.shards import Shard
 from xr2ct.versions import RESULT_VERSION
@@ -134,6 +134,23 @@ def test_evaluate_and_report_by_command(tmp_path, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[0].split()[:3] == ["split", "simulator", "run"] and out[1].split()[:3] == ["test", "parallel", "truth"]
     assert out[-1] == f"report: {page}" and page.exists() and (page.parent / "summary.csv").exists()
+
+
+def test_legacy_metrics_by_command_change_no_other_number(tmp_path, capsys):
+    path = write_phantom_shard(tmp_path / "s.h5", [phantom_case("p0")], split="test")
+    index = write_run(tmp_path / "bright", Shard(path), brighter)
+    printed, pages = [], []
+    for options in ([], ["--legacy"]):
+        csv, page = tmp_path / "bright.csv", tmp_path / "report" / "index.html"
+        assert run("evaluate", "--reconstructions", index, "--shards", path, *options, "--out", csv) == 0
+        assert run("report", "--shards", path, "--evaluations", csv, "--reconstructions", index, "--out", page) == 0
+        printed.append(capsys.readouterr().out.splitlines())
+        pages.append(page.read_text() + (page.parent / "summary.csv").read_text())
+        assert (page.parent / "legacy.csv").exists() == bool(options)
+    assert pages[0] == pages[1]
+    (added,) = (line for line in printed[1] if "psnr_x2ct4095 " in line)
+    assert added.split() == ["test", "parallel", "bright", "psnr_x2ct4095", "38.27", "1", "/", "1"]
+    assert printed[1][: len(printed[0]) - 1] == printed[0][:-1]
 
 
 def test_train_and_reconstruct_by_command(tmp_path):

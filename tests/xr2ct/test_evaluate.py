@@ -13,10 +13,12 @@ from tests.phantoms import AFFINE, STRUCTURES, phantom_case, write_phantom_shard
 from tests.xr2ct.runs import brighter, write_nifti, write_run
 from xr2ct.errors import UserError
 from xr2ct.evaluate import COLUMNS, evaluate
+from xr2ct.metrics.legacy import LEGACY_METRICS
 from xr2ct.shards import IGNORE, Shard
 
 WINDOW = (-1000.0, 1500.0)
 PSNR, MAE = "psnr_window-1000to1500_range1", "mae_window-1000to1500"
+MSE, COSINE = "mse_window-1000to1500", "cosine_window-1000to1500_range1"
 SSIM = "ssim3d_gauss11_sigma1.5_window-1000to1500_range1"
 
 
@@ -26,10 +28,10 @@ def shard(tmp_path):
     return Shard(write_phantom_shard(tmp_path / "shard.h5", cases, split="test"))
 
 
-def scores(index, shard, tmp_path, window=WINDOW):
+def scores(index, shard, tmp_path, window=WINDOW, legacy=False):
     """Rows of the CSV by (case, metric, structure)."""
     out = tmp_path / "scores.csv"
-    evaluate(reconstructions=index, shards=[Path(shard.path)], window=window, out=out)
+    evaluate(reconstructions=index, shards=[Path(shard.path)], window=window, out=out, legacy=legacy)
     with out.open(newline="") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
@@ -37,7 +39,7 @@ def scores(index, shard, tmp_path, window=WINDOW):
     for row in rows:
         assert row["reason"] if math.isnan(float(row["value"])) else True, f"NaN without a reason: {row}"
     found = {(row["case"], row["metric"], row["structure"]): row for row in rows}
-    assert len(found) == len(rows) == len(shard) * (3 + 3 * (len(STRUCTURES) - 1))
+    assert len(found) == len(rows) == len(shard) * (5 + 3 * (len(STRUCTURES) - 1) + legacy * len(LEGACY_METRICS))
     return found
 
 
@@ -49,7 +51,8 @@ def test_a_perfect_reconstruction(shard, tmp_path):
     rows = scores(write_run(tmp_path / "truth", shard), shard, tmp_path)
     assert value(rows, "p1", PSNR, "") == math.inf
     assert value(rows, "p1", SSIM, "") == pytest.approx(1)
-    assert value(rows, "p1", MAE, "") == 0
+    assert value(rows, "p1", MAE, "") == value(rows, "p1", MSE, "") == 0
+    assert value(rows, "p1", COSINE, "") == pytest.approx(1)
     for name in STRUCTURES[1:]:
         assert (value(rows, "p1", "dice", name), value(rows, "p1", "hd95", name)) == (1, 0)
         assert value(rows, "p1", "chamfer", name) == 0
@@ -67,7 +70,34 @@ def test_a_known_error_by_hand(shard, tmp_path):
     ct = shard.case(0).ct_hu.astype(float)
     assert ct.max() < 1450  # so that 50 HU are 50 HU everywhere in the window
     assert value(rows, "p0", MAE, "") == pytest.approx(50)
+    assert value(rows, "p0", MSE, "") == pytest.approx(2500, rel=1e-5) and rows["p0", MSE, ""]["unit"] == "HU^2"
     assert value(rows, "p0", PSNR, "") == pytest.approx(20 * math.log10(2500 / 50), abs=1e-4)
+    unit = (ct + 1000) / 2500  # the brighter volume is this + 0.02
+    cosine = (unit @ (unit + 0.02).swapaxes(1, 2)).trace(axis1=1, axis2=2).sum()
+    cosine /= math.sqrt((unit**2).sum() * ((unit + 0.02) ** 2).sum())
+    assert value(rows, "p0", COSINE, "") == pytest.approx(cosine, abs=1e-6) and cosine < 0.9999
+
+
+def test_legacy_metrics_come_on_request_beside_ours(shard, tmp_path):
+    index = write_run(tmp_path / "bright", shard, brighter)
+    rows = scores(index, shard, tmp_path, legacy=True)
+    assert value(rows, "p0", PSNR, "") == pytest.approx(20 * math.log10(50), abs=1e-4)
+    assert value(rows, "p0", "psnr_x2ct4095", "") == pytest.approx(20 * math.log10(4095 / 50))
+    assert value(rows, "p0", "psnr_ear4096", "") == pytest.approx(20 * math.log10(4096 / 50))
+    assert rows["p0", "ssim_skimage2", ""]["unit"] == "1"
+    assert not any(metric in LEGACY_METRICS for _, metric, _ in scores(index, shard, tmp_path))
+    damage_missing(tmp_path / "bright" / "p0" / "ct.nii.gz", None)
+    rows = scores(index, shard, tmp_path, legacy=True)
+    assert rows["p0", "psnr_gtrange", ""]["reason"] == "file is missing"
+
+
+def test_a_metric_that_is_not_defined_says_so(tmp_path):
+    case = phantom_case("p")
+    case.ct_hu[...] = -1000
+    shard = Shard(write_phantom_shard(tmp_path / "s.h5", [case], split="test"))
+    rows = scores(write_run(tmp_path / "a", shard), shard, tmp_path, legacy=True)
+    for metric in (COSINE, "psnr_gtrange", "psnr_nafminmax"):
+        assert math.isnan(value(rows, "p", metric, "")) and rows["p", metric, ""]["reason"] == "volume is constant"
 
 
 def test_a_shifted_structure_is_off_by_its_spacing(shard, tmp_path):
@@ -192,7 +222,7 @@ def test_an_unusable_reconstruction_is_rows_with_a_reason(shard, tmp_path, damag
     index = write_run(tmp_path / "a", shard)
     damage(tmp_path / "a" / "p0" / "ct.nii.gz", shard.case(0))
     rows = scores(index, shard, tmp_path)
-    for metric in (PSNR, SSIM, MAE):
+    for metric in (PSNR, SSIM, MAE, MSE, COSINE):
         assert math.isnan(value(rows, "p0", metric, "")) and reason in rows["p0", metric, ""]["reason"]
         assert not math.isnan(value(rows, "p1", metric, ""))
     assert value(rows, "p0", "dice", "ball") == 1  # the label file is whole

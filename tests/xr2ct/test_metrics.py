@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
+from xr2ct.metrics.cosine import cosine
 from xr2ct.metrics.dice import dice
 from xr2ct.metrics.mae import mae
+from xr2ct.metrics.mse import mse
 from xr2ct.metrics.psnr import psnr
 from xr2ct.metrics.registry import STRUCTURE_METRICS, VOLUME_METRICS, compare_structures, compare_volumes
 from xr2ct.metrics.ssim import ssim
@@ -83,6 +85,24 @@ def test_mae_by_hand():
     assert mae(true, predicted) == pytest.approx(84 / 24)
     assert mae(true, true) == 0
     assert math.isnan(mae(EMPTY, EMPTY))
+
+
+def test_mse_by_hand():
+    true = np.zeros((2, 3, 4))
+    predicted = true.copy()
+    predicted[0, 1, 2], predicted[1, 0, 0] = -30.0, 54.0
+    assert mse(true, predicted) == pytest.approx((900 + 2916) / 24)
+    assert mse(true, true) == 0
+    assert math.isnan(mse(EMPTY, EMPTY))
+
+
+def test_cosine_by_hand():
+    true, predicted = np.zeros((2, 3, 4)), np.zeros((2, 3, 4))
+    true[0, 1, 2], true[1, 0, 0] = 3.0, 4.0
+    predicted[1, 0, 0], predicted[1, 2, 3] = 2.0, 1.5
+    assert cosine(true, predicted) == pytest.approx(8 / (5 * 2.5))
+    assert cosine(true, 7 * true) == pytest.approx(1) and cosine(true, -true) == pytest.approx(-1)
+    assert math.isnan(cosine(true, 0 * true)) and math.isnan(cosine(EMPTY, EMPTY))
 
 
 def test_dice_by_hand():
@@ -162,6 +182,8 @@ def test_names_carry_convention_and_range():
         "psnr_window-1000to1500_range1",
         "ssim3d_gauss11_sigma1.5_window-1000to1500_range1",
         "mae_window-1000to1500",
+        "mse_window-1000to1500",
+        "cosine_window-1000to1500_range1",
     ]
     assert set(STRUCTURE_METRICS) == set(compare_structures(mask((1, 2, 3)), mask((1, 2, 3)), SPACING_XYZ))
 

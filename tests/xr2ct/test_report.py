@@ -128,7 +128,7 @@ def test_the_page_says_what_ran_on_which_data(experiment):
         *("1 case, 1 patient", "2 cases, 1 patient", "deformed from t0"),
         *("parallel rays", "focal spot 900 mm from the detector", "26 x 30 pixels of 4 x 4 mm", "energy_kev", "60.0"),
         *("E_GZIP_CRC", "CRC is wrong", "psnr_window-1000to1500_range1", "RAS millimetres", "numpy"),
-        *("ball", "rod", "plate", "one patient", "the model predicts no labels", "20 steps in 2.0 minutes"),
+        *("ball", "rod", "plate", "1 patient, no interval", "the model predicts no labels", "20 steps in 2.0 minutes"),
     ):
         assert said in text, said
 
@@ -147,8 +147,20 @@ def test_the_summary_lies_beside_the_page_and_is_returned(experiment):
     summary = (arguments["out"].parent / "summary.csv").read_text().splitlines()
     (line,) = [line for line in summary if line.startswith("family,parallel,bright,mae_window-1000to1500,")]
     assert line.split(",")[5:7] == ["50", "0"] and line.split(",")[10:12] == ["2", "1"]
-    assert re.search(r"^family +parallel +bright .* 50\.0 +1\.000 +0\.0 +2 / 1$", text, re.MULTILINE)
+    assert re.search(r"^family +parallel +bright .* 50\.0 +1\.000 +3 +0\.0 +2 / 1$", text, re.MULTILINE)
     assert text.index("test") < text.index("family")
+    differences = (arguments["out"].parent / "differences.csv").read_text().splitlines()
+    (line,) = [line for line in differences if line.startswith("family,parallel,plain,parallel,bright,mae_")]
+    (plain,) = [line for line in summary if line.startswith("family,parallel,plain,mae_window-1000to1500,")]
+    assert float(line.split(",")[7]) == pytest.approx(float(plain.split(",")[5]) - 50) and "-34.9107" in line
+    assert re.search(r"^family +parallel +plain - bright .* -34\.9 +- +- +- +2 / 1$", text, re.MULTILINE)
+
+
+def test_differences_stand_in_the_table_of_their_split(experiment):
+    _, _, page = experiment
+    text = " ".join(Reader(page[page.index('id="results"') :].split("</table>")[0]).text)
+    places = [text.index(word) for word in ("test", "bright", "plain", "plain - bright", "family")]
+    assert places == sorted(places) and text.count("plain - bright") == 2
 
 
 def test_open_and_folded_cases(experiment):

@@ -56,7 +56,7 @@ def test_an_unknown_preset_lists_the_presets():
 
 
 def test_an_unknown_model_lists_the_models():
-    with pytest.raises(UserError, match=r"'spyder'.*mean, backprojection, spider.*Did you mean 'spider'\?"):
+    with pytest.raises(UserError, match=r"'spyder'.*mean, nearest, backprojection, spider.*Did you mean 'spider'\?"):
         choose("spyder", {})
 
 

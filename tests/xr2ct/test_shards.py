@@ -21,7 +21,7 @@ def golden(tmp_path):
     return write_golden_shard(tmp_path / "golden.h5")
 
 
-def test_the_golden_shard_of_release_1_0_reads(golden):
+def test_h14_the_golden_shard_of_release_1_0_reads(golden):
     shard = Shard(golden)
     assert (len(shard), shard.shape, shard.structures) == (2, (2, *SHAPE), ("background", "heart", "liver"))
     assert set(shard.simulators) == {"cone", "parallel"}
@@ -59,7 +59,7 @@ def test_what_the_pipeline_writes_reads_back_equal(tmp_path):
             np.testing.assert_array_equal(getattr(xray, name), getattr(expected, name))
 
 
-def test_a_newer_minor_version_with_unknown_content_reads(golden):
+def test_h05_a_newer_minor_version_with_unknown_content_reads(golden):
     with h5py.File(golden, "a") as file:
         file.attrs["schema_version"] = "1.9.0"
         file.attrs["colour"] = "blue"
@@ -112,7 +112,7 @@ def virtual_dataset(file):
         (virtual_dataset, "/case/extra points outside"),
     ],
 )
-def test_foreign_files_are_refused_by_name(golden, damage, message):
+def test_h04_h05_h12_foreign_files_are_refused_by_name(golden, damage, message):
     with h5py.File(golden, "a") as file:
         damage(file)
     with pytest.raises(UserError, match=r"golden.h5: ") as error:
@@ -120,7 +120,7 @@ def test_foreign_files_are_refused_by_name(golden, damage, message):
     assert message in str(error.value)
 
 
-def test_not_a_shard_and_no_file_are_refused_by_name(tmp_path, golden):
+def test_h03_not_a_shard_and_no_file_are_refused_by_name(tmp_path, golden):
     (tmp_path / "text.h5").write_text("hello")
     (tmp_path / "short.h5").write_bytes(golden.read_bytes()[:-200])
     for name in ("text.h5", "short.h5", "absent.h5"):
@@ -135,7 +135,7 @@ def test_a_missing_part_is_named(golden):
         Shard(golden).case(0)
 
 
-def test_a_flipped_bit_raises_and_names_dataset_and_shard(golden):
+def test_h02_a_flipped_bit_raises_and_names_dataset_and_shard(golden):
     with h5py.File(golden, "r") as file:
         chunk = file["ct"].id.get_chunk_info(1)
     content = bytearray(golden.read_bytes())
@@ -172,7 +172,7 @@ def test_other_processes_read_the_same(golden, method):
         assert pool.map(read_sum, [shard] * 4) == [expected] * 4
 
 
-def test_a_read_only_copy_reads(golden, tmp_path):
+def test_h10_a_read_only_copy_reads(golden, tmp_path):
     folder = tmp_path / "read only"
     folder.mkdir()
     shutil.copy(golden, folder / "é 1.h5")

@@ -1,33 +1,38 @@
 """Means, intervals over patients and the printed table, by hand arithmetic."""
 
+import itertools
 import math
+import re
 
 import numpy as np
 import pytest
 
 from xr2ct.errors import UserError
 from xr2ct.evaluate import COLUMNS as SCORE_COLUMNS
+from xr2ct.metrics.interval import FEWEST_PATIENTS, RESAMPLES, bootstrap_interval
 from xr2ct.summary import (
     ALL_STRUCTURES,
     COLUMNS,
-    bootstrap_interval,
+    DIFFERENCE_COLUMNS,
+    differences,
     format_table,
+    legacy_table,
     read_scores,
     summarize,
     table,
     write_summary,
 )
-from xr2ct.tables import read_csv, write_csv
+from xr2ct.tables import aligned, read_csv, write_csv
 
 PSNR = "psnr_window-1000to1500_range1"
 
 
-def row(case, subject, value, metric=PSNR, structure="", split="test", model="a", reason=""):
+def row(case, subject, value, metric=PSNR, structure="", split="test", model="a", reason="", simulator="parallel"):
     return {
         "case": case,
         "subject": subject,
         "split": split,
-        "simulator": "parallel",
+        "simulator": simulator,
         "model": model,
         "metric": metric,
         "structure": structure,
@@ -45,8 +50,9 @@ def only(rows, **wanted):
 def test_mean_sd_and_counts_by_hand():
     found = only([row("c1", "s1", 10), row("c2", "s1", 14), row("c3", "s2", 21)], metric=PSNR)
     assert (found.mean, found.n_cases, found.n_patients, found.n_missing) == (15, 3, 2, 0)
+    assert found.n_structures == 0
     assert found.sd == pytest.approx(math.sqrt((25 + 1 + 36) / 2))
-    assert found.low95 <= found.mean <= found.high95 and found.reason == ""
+    assert math.isnan(found.low95) and found.reason == "2 patients, no interval"
 
 
 def test_the_interval_draws_patients_not_cases():
@@ -81,15 +87,85 @@ def test_the_interval_has_the_width_of_the_normal_theory():
     assert high - low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(200), rel=0.1)
 
 
-def test_one_patient_has_no_interval():
-    found = only([row("c1", "s1", 1), row("c2", "s1", 3)], metric=PSNR)
-    assert (found.mean, found.sd) == (2, pytest.approx(math.sqrt(2)))
-    assert math.isnan(found.low95) and math.isnan(found.high95) and found.reason == "one patient"
+@pytest.mark.parametrize("n_patients", [1, 2, 3])
+def test_few_patients_have_no_interval(n_patients):
+    found = only([row(f"c{i}", f"s{i % n_patients}", 2 * i) for i in range(6)], metric=PSNR)
+    assert (found.mean, found.sd, found.n_patients) == (5, pytest.approx(math.sqrt(14)), n_patients)
+    assert math.isnan(found.low95) and math.isnan(found.high95)
+    assert found.reason == ("1 patient, no interval" if n_patients == 1 else f"{n_patients} patients, no interval")
+
+
+def test_four_patients_have_an_interval_that_is_not_the_range():
+    found = only([row(f"c{i}", f"s{i}", 10 * i) for i in range(4)], metric=PSNR)
+    assert 0 < found.low95 < found.mean == 15 < found.high95 < 30 and found.reason == ""
+    assert bootstrap_interval(np.array([0.0, 10, 20]), ["a", "b", "c"]) == (0, 20)  # three would give their range
+    assert (FEWEST_PATIENTS - 1) ** -(FEWEST_PATIENTS - 1) > 0.025 > FEWEST_PATIENTS**-FEWEST_PATIENTS
+
+
+def test_the_interval_is_that_of_all_draws_enumerated():
+    values = [3.0, 1.0, 4.0, 15.0]
+    means = sorted(sum(draw) / 4 for draw in itertools.product(values, repeat=4))
+    low, high = bootstrap_interval(np.array(values), list("abcd"))
+    assert RESAMPLES >= 1000
+    assert means[round(256 * 0.010)] <= low <= means[round(256 * 0.045)]
+    assert means[round(256 * 0.955)] <= high <= means[round(256 * 0.990)]
 
 
 def test_one_case_has_no_sd():
     found = only([row("c1", "s1", 1)], metric=PSNR)
-    assert math.isnan(found.sd) and found.reason == "one patient"
+    assert math.isnan(found.sd) and found.reason == "1 patient, no interval"
+
+
+def test_the_same_value_twice_is_refused():
+    with pytest.raises(UserError, match=r"run 'a' has psnr_.* of case 'c1' twice, expected once. Give the CSV"):
+        summarize([row("c1", "s1", 1), row("c1", "s1", 2)])
+
+
+def paired(rows, **wanted):
+    (found,) = [d for d in differences(summarize(rows)) if all(getattr(d, k) == v for k, v in wanted.items())]
+    return found
+
+
+def test_a_difference_is_of_the_cases_that_both_runs_have():
+    rows = [row(f"c{i}", f"s{i}", value) for i, value in enumerate([10, 20, 30, 40, 99])]
+    rows += [row(f"c{i}", f"s{i}", value, model="b") for i, value in enumerate([11, 22, 31, 44, "nan"])]
+    rows += [row("c9", "s9", 7, model="b"), row("c8", "s8", 7)]
+    found = paired(rows)
+    assert (found.model, found.minus_model) == ("b", "a")
+    assert (found.mean, found.n_cases, found.n_patients, found.n_missing) == (2, 4, 4, 3)
+    assert found.sd == pytest.approx(math.sqrt((1 + 0 + 1 + 4) / 3))
+    assert 1 <= found.low95 < 2 < found.high95 <= 4  # far narrower than either run's own interval
+    own = only(rows, model="b")
+    assert found.high95 - found.low95 < 0.25 * (own.high95 - own.low95)
+
+
+def test_a_constant_gain_has_an_interval_of_no_width():
+    rows = [row(f"c{i}", f"s{i}", 5 * i + gain, model=m) for m, gain in (("a", 0), ("b", 1.5)) for i in range(6)]
+    found = paired(rows)
+    assert found.mean == found.low95 == found.high95 == 1.5
+
+
+def test_a_difference_of_dice_is_over_the_structures_that_both_know():
+    rows = [row("c1", "s1", 0.9, "dice", "heart"), row("c1", "s1", 0.1, "dice", "liver")]
+    rows += [row("c1", "s1", 0.8, "dice", "heart", model="b"), row("c1", "s1", "nan", "dice", "liver", model="b")]
+    found = paired(rows, structure=ALL_STRUCTURES)
+    assert found.mean == pytest.approx(-0.1)  # not 0.8 - 0.5
+    assert (found.n_structures, found.n_missing) == (1, 1)
+    assert paired(rows, structure="liver").reason == "no value: no number in both runs"
+
+
+def test_differences_stay_within_split_and_metric_and_cover_all_pairs():
+    rows = [row("c", "s", 1, split=split, model=model) for split in ("test", "family") for model in ("a", "b", "c")]
+    rows += [row("c", "s", 1, "dice", "heart", model="a")]
+    found = [(d.split, d.minus_model, d.model) for d in differences(summarize(rows))]
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    assert found == [(split, *pair) for split in ("test", "family") for pair in pairs]
+
+
+def test_equal_perfect_cases_are_no_difference_and_no_error():
+    rows = [row("c1", "s1", "inf", model=model) for model in ("a", "b")]
+    assert paired(rows).reason == "no value: no number in both runs"
+    assert paired([*rows, row("c2", "s1", 1), row("c2", "s1", "inf", model="b")]).reason == "a value is infinite"
 
 
 def test_structures_are_averaged_per_case_first():
@@ -143,11 +219,71 @@ def test_the_printed_table_is_aligned_and_explains_the_splits():
     rows = all_metrics("c1", "s1") + all_metrics("c2", "s2") + all_metrics("c3", "s1", split="family", model="longer")
     text = format_table(table(summarize(rows))).splitlines()
     assert text[0].split("  ")[0] == "split" and text[0].endswith("cases / patients")
-    assert text[1].split() == ["test", "parallel", "a", "20.12", "0.500", "100.0", "0.250", "7.0", "2", "/", "2"]
-    assert text[2].split() == ["family", "parallel", "longer", "20.12", "0.500", "100.0", "0.250", "7.0", "1", "/", "1"]
+    assert text[1].split() == ["test", "parallel", "a", "20.12", "0.500", "100.0", "0.250", "1", "7.0", "2", "/", "2"]
+    assert text[2].split() == [
+        "family",
+        "parallel",
+        "longer",
+        "20.12",
+        "0.500",
+        "100.0",
+        "0.250",
+        "1",
+        "7.0",
+        "1",
+        "/",
+        "1",
+    ]
     assert len({len(line) for line in text[:3]}) == 1
     assert "test: unseen real patients" in text
     assert "family: same patient, new deformation: shows that the machinery works, not that it generalises" in text
+
+
+def test_the_structure_count_stands_beside_dice_and_only_counts_what_has_a_dice():
+    rows = all_metrics("c1", "s1") + [row("c1", "s1", 0.75, "dice", "liver"), row("c1", "s1", "nan", "dice", "lung")]
+    head, line, *_ = format_table(table(summarize(rows))).splitlines()
+    at = head.index("structures") + len("structures")
+    assert head.index("Dice") < head.index("structures") < head.index("HD95")
+    assert line[:at].split()[-2:] == ["0.500", "2"]
+    nothing = [row("c1", "s1", 20), row("c1", "s1", "nan", "dice", "heart")]
+    assert format_table(table(summarize(nothing))).splitlines()[1].split()[-6:] == ["-", "-", "-", "1", "/", "1"]
+
+
+def test_the_printed_table_shows_intervals_and_differences_from_the_first_run():
+    rows = [
+        row(f"c{i}", f"s{i}", 20 + i + gain * (i + 1), model=m) for m, gain in (("mean", 0), ("b", 1)) for i in range(4)
+    ]
+    rows += [row(f"c{i}", f"s{i}", 9 + 2 * i, model="cone", simulator="cone") for i in range(4)]
+    text = format_table(table(summarize(rows))).splitlines()
+    assert re.match(r"test +parallel +mean +21\.50 \[20\.\d\d, 22\.\d\d\]", text[1])
+    assert text[5].startswith("paired differences from the first run, same cases and structures")
+    assert text[6].split()[:3] == ["split", "simulator", "run"]
+    assert re.match(r"test +parallel +b - mean +\+2\.50 \[\+1\.\d\d, \+3\.\d\d\] .* 4 / 4$", text[7])
+    assert re.match(r"test +cone - parallel +cone - mean +-9\.50 \[-1\d\.\d\d, -8\.\d\d\] .* 4 / 4$", text[8])
+    assert not any("no interval" in line for line in text)
+
+
+def test_few_patients_are_said_in_the_printed_table():
+    text = format_table(table(summarize(all_metrics("c1", "s1") + all_metrics("c2", "s2")))).splitlines()
+    assert text[-1] == "no interval with fewer than 4 patients: test" and "[" not in "".join(text)
+
+
+def test_legacy_metrics_have_a_table_of_their_own(tmp_path):
+    scores, out = tmp_path / "a.csv", tmp_path / "legacy.csv"
+    rows = [row(f"c{i}", f"s{i}", 20 + i, "psnr_x2ct4095", model=m) for m in ("a", "b") for i in range(2)]
+    write_csv(scores, SCORE_COLUMNS, [*rows, row("c0", "s0", 15), row("c1", "s1", "nan", "ssim_skimage2", reason="x")])
+    assert [r["metric"] for r in read_scores([scores])] == [PSNR]
+    text = legacy_table([scores], out).splitlines()
+    assert text[1].split() == ["test", "parallel", "a", "psnr_x2ct4095", "20.500", "2", "/", "2"]
+    assert text[2].split()[2:4] == ["b", "psnr_x2ct4095"]
+    assert text[3].split() == ["test", "parallel", "a", "ssim_skimage2", "-", "0", "/", "0"]
+    assert [line["metric"] for line in read_csv(out, COLUMNS)] == ["psnr_x2ct4095", "psnr_x2ct4095", "ssim_skimage2"]
+    write_csv(scores, SCORE_COLUMNS, [row("c0", "s0", 15)])
+    assert legacy_table([scores], out) == "" and not out.exists()  # not the table of an earlier report
+
+
+def test_names_stand_to_the_left_and_numbers_to_the_right():
+    assert aligned([["a", "bb", "c"], ["aaa", "b", "ccc"]], left=1) == ["a    bb    c", "aaa   b  ccc"]
 
 
 def test_a_number_on_fewer_cases_says_so_in_the_table():
@@ -169,7 +305,12 @@ def test_files_of_scores_and_summaries(tmp_path):
     assert rows[1]["reason"] == "lost, sadly"
     write_summary(tmp_path / "summary.csv", summarize(rows))
     (line,) = read_csv(tmp_path / "summary.csv", COLUMNS)
-    assert (line["mean"], line["n_missing"], line["low95"], line["reason"]) == ("1.25", "1", "nan", "one patient")
+    found = (line["mean"], line["n_missing"], line["low95"], line["reason"])
+    assert found == ("1.25", "1", "nan", "1 patient, no interval")
+    assert read_csv(tmp_path / "differences.csv", DIFFERENCE_COLUMNS) == []
+    write_summary(tmp_path / "summary.csv", summarize([*rows, row("c1", "s1", 1.5, model="b")]))
+    (line,) = read_csv(tmp_path / "differences.csv", DIFFERENCE_COLUMNS)
+    assert (line["model"], line["minus_model"], line["mean"], line["n_cases"]) == ("b", "a", "0.25", "1")
     with pytest.raises(UserError, match=r"summary.csv: columns are .*expected case, subject"):
         read_scores([tmp_path / "summary.csv"])
     with pytest.raises(UserError, match=r"absent.csv: cannot be read"):

@@ -185,7 +185,7 @@ def test_each_damage_is_one_line(golden, name):
     assert (len(lines) > 1) == (name in FOLLOWED), lines
 
 
-def test_a_flipped_bit_in_any_big_array_is_found(golden):
+def test_h02_a_flipped_bit_in_any_big_array_is_found(golden):
     whole = golden.read_bytes()
     for name in ("ct", "label", "xray/parallel/image"):
         with h5py.File(golden, "r") as file:
@@ -198,7 +198,7 @@ def test_a_flipped_bit_in_any_big_array_is_found(golden):
         golden.write_bytes(whole)
 
 
-def test_unreadable_files_are_one_line_each(golden, tmp_path):
+def test_h03_unreadable_files_are_one_line_each(golden, tmp_path):
     short, text_file = tmp_path / "short.h5", tmp_path / "text.h5"
     short.write_bytes(golden.read_bytes()[:-100])
     text_file.write_text("hello")
@@ -228,7 +228,7 @@ def test_a_chunk_that_hdf5_would_read_as_zeros_is_found(golden, name):
         shard.case(1), shard.xray(1, "cone")
 
 
-def test_any_flipped_bit_is_a_line_or_harmless_and_never_a_traceback(golden):
+def test_h02_any_flipped_bit_is_a_line_or_harmless_and_never_a_traceback(golden):
     """Small geometry has no checksum of its own: what stays green there is below the tolerances or in free text."""
     whole = golden.read_bytes()
     reference = verify_and_read(golden)
@@ -274,7 +274,7 @@ def two_shards(tmp_path, first_split, second_split, **second):
     return [first, other]
 
 
-def test_a_patient_in_two_splits_is_found_over_all_files(tmp_path):
+def test_h13_a_patient_in_two_splits_is_found_over_all_files(tmp_path):
     assert list(verify(two_shards(tmp_path, "train", "test"))) == []
     paths = two_shards(tmp_path, "train", "test", subjects=("s1", "s4"))
     (line,) = verify(paths)
@@ -282,7 +282,7 @@ def test_a_patient_in_two_splits_is_found_over_all_files(tmp_path):
     assert list(verify([paths[1]])) == []
 
 
-def test_the_same_ct_in_two_splits_is_found(tmp_path):
+def test_h13_the_same_ct_in_two_splits_is_found(tmp_path):
     first = write_golden_shard(tmp_path / "first.h5")
     other = write_golden_shard(tmp_path / "other.h5", split="validation", ids=("c", "d"), subjects=("s3", "s4"))
     lines = list(verify([first, other]))

@@ -7,6 +7,7 @@ from typing import Any
 from xr2ct.models.backprojection import Backprojection, BackprojectionSettings
 from xr2ct.models.mean import Mean, MeanSettings
 from xr2ct.models.model import Factory
+from xr2ct.models.nearest import Nearest, NearestSettings
 from xr2ct.models.spider import PRESETS, Spider, SpiderSettings
 from xr2ct.settings import parse_settings, unknown
 
@@ -22,6 +23,7 @@ class Entry:
 
 MODELS: dict[str, Entry] = {
     "mean": Entry(Mean, MeanSettings),
+    "nearest": Entry(Nearest, NearestSettings),
     "backprojection": Entry(Backprojection, BackprojectionSettings),
     "spider": Entry(Spider, SpiderSettings, PRESETS),
 }
