@@ -1,0 +1,94 @@
+"""The hash grid as a module: one parameter in tiny-cuda-nn's flat order, encoded by a backend chosen by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from xr2ct.encoding import lattice, native, reference, tinycuda
+from xr2ct.encoding.levels import Levels, rows_of
+from xr2ct.errors import UserError
+from xr2ct.native import has_kernels
+from xr2ct.settings import unknown
+
+INITIAL_RANGE = 1e-4
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Two ways to encode, and why this backend cannot be had here (nothing where it can)."""
+
+    encode_points: Callable[..., Tensor]
+    encode_lattice: Callable[..., Tensor]
+    missing: Callable[[], str] = lambda: ""
+
+
+def no_kernels() -> str:
+    return "" if has_kernels() else "the C kernels are not built, or hidden by XR2CT_NATIVE=0"
+
+
+BACKENDS = {
+    "reference": Backend(reference.encode_points, reference.encode_lattice),
+    "lattice": Backend(reference.encode_points, lattice.encode_lattice),
+    "native": Backend(native.encode_points, lattice.encode_lattice, no_kernels),
+    "tinycudann": Backend(tinycuda.encode_points, tinycuda.encode_lattice, tinycuda.missing),
+}
+
+
+def present_backends() -> list[str]:
+    return [name for name, backend in BACKENDS.items() if not backend.missing()]
+
+
+def choose_backend(name: str) -> Backend:
+    if name not in BACKENDS:
+        raise unknown("hash grid backend", name, BACKENDS)
+    if why := BACKENDS[name].missing():
+        raise UserError(
+            f"hash grid backend {name!r} is not present here: {why}; expected one of: {', '.join(present_backends())}. "
+            "They read the same parameters: choose one of them."
+        )
+    return BACKENDS[name]
+
+
+class HashGrid(nn.Module):
+    """Coordinates in [0, 1] -> L * F features, level-major; table row r is [r F, r F + F) of one flat parameter.
+
+    All backends read and train the same parameter and give the same features to float32 rounding.
+    """
+
+    def __init__(self, levels: Levels, features: int, backend: str = "reference"):
+        super().__init__()
+        self.levels, self.features, self.backend = levels, features, choose_backend(backend)
+        self.parameters_flat = nn.Parameter(
+            torch.empty(rows_of(levels) * features).uniform_(-INITIAL_RANGE, INITIAL_RANGE)
+        )
+
+    def table(self) -> Float[Tensor, "rows features"]:
+        return self.parameters_flat.view(-1, self.features)
+
+    def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n channels"]:
+        """Encode scattered points (x, y, z)."""
+        return self.backend.encode_points(self.table(), self.levels, points)
+
+    def lattice(
+        self, z: Float[Tensor, "z"], y: Float[Tensor, "y"], x: Float[Tensor, "x"]
+    ) -> Float[Tensor, "z y x channels"]:
+        """Encode all combinations of three coordinate vectors."""
+        return self.backend.encode_lattice(self.table(), self.levels, z, y, x)
+
+    def tinycudann_state(self) -> dict[str, Tensor]:
+        """The state_dict of `tinycudann.Encoding(3, tinycudann_config(levels, features))`: save it with torch.save."""
+        return {"params": self.parameters_flat.detach().cpu().float()}
+
+    @torch.no_grad()
+    def load_tinycudann_state(self, state: dict[str, Tensor]) -> None:
+        """Take the parameters of a `tinycudann.Encoding` of the same levels and features."""
+        given, own = state["params"], self.parameters_flat
+        if given.shape != own.shape:
+            raise UserError(
+                f"the state has {given.numel()} parameters; expected {own.numel()} ({rows_of(self.levels)} rows of "
+                f"{self.features} features). Make the grid with that encoding's levels."
+            )
+        own.copy_(given)
