@@ -364,7 +364,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
             raise
-        print(f"ERROR: {os.strerror(error.errno)}. Make room or mend the disk, then run the same command again.", file=sys.stderr)
+        why = os.strerror(error.errno)
+        print(f"ERROR: {why}. Make room or mend the disk, then run the same command again.", file=sys.stderr)
         return EXIT_TRANSIENT
     return 0
 

@@ -5,7 +5,10 @@ and Sun and Star-Lack (Phys Med Biol 55, 2010, 6695) do. The potential is the ma
 electrons, thus mass) times powers of three primary signals: of the ray, of its neighbourhood (what scatter crosses that leaves
 a thin ray beside a thick body) and of the pixel that it reaches. It is spread by two Gaussians whose widths grow with the
 distance between patient and detector: an air gap thins the scatter out, and what leaves the detector is lost.
-resources/attenuation/fit_scatter.py fits the parameters to our own Monte Carlo and says how well.
+resources/attenuation/fit_scatter.py fits the parameters to our own Monte Carlo in phantoms. In two CTs that it has not seen,
+chest and abdomen, the kernel's mean is 0.92 to 1.22 times Monte Carlo's; the median behind the body is 0.90 to 1.35 times, but
+1.7 to 1.9 times behind the abdomen in LAT. Where tissue fills a collimated field it is 0.6 to 0.9 times, down to 0.4 behind
+40 cm at 60 kV. Where scatter itself is the subject, take Monte Carlo.
 """
 
 from __future__ import annotations

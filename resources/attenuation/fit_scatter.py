@@ -1,7 +1,7 @@
-"""Fit the scatter kernel of pipeline/physics/scatter.py to our Monte Carlo: python resources/attenuation/fit_scatter.py [CT ...].
+"""Fit the scatter kernel of pipeline/physics/scatter.py to Monte Carlo: python resources/attenuation/fit_scatter.py [CT ...].
 
-Soft tissue 5 to 40 cm thick, 50 to 500 mm before the detector (source-detector distance 1500 mm): a slab that fills a narrow
-field, and in a wide field, with open beam around them, the same slab and an elliptic cylinder with cut ends, as a CT has.
+Soft tissue 5 to 40 cm thick, 50 to 500 mm before the detector (source-detector distance 1500 mm): a wall and a slab
+that fill the field, and with open beam around them a slab and an elliptic cylinder with cut ends, as a CT has.
 CTs are not fitted: those given are checked against in PA and LAT at PATIENT_SOD_SDD_MM, on a detector as large as their
 shadow. Writes scatter_kernel.tsv; about two minutes on one core, and one more per CT.
 """
@@ -33,9 +33,9 @@ from pipeline.projectors.from_hu import areal_densities
 SPECTRA = ("60KV_AL35", "90KV_AL40", "120KV_AL43")
 THICKNESS_CM = (5.0, 10.0, 20.0, 30.0, 40.0)
 GAP_MM = (50.0, 200.0, 500.0)
-SHAPE_AND_FIELD_MM = (("slab", 200.0), ("slab", 600.0), ("body", 600.0))
-SIDE_MM, BODY_WIDTH = 300.0, 1.4
-PHOTONS, BINS, PIXELS, SDD_MM = 300_000, 8, 64, 1500.0
+SHAPE_AND_FIELD_MM = (("slab", 200.0), ("slab", 600.0), ("body", 600.0), ("wall", 420.0))
+SIDE_MM, BODY_WIDTH = {"slab": 300.0, "body": 300.0, "wall": 600.0}, 1.4
+PHOTONS, BINS, PIXELS, SDD_MM = 200_000, 8, 64, 1500.0
 PATIENT_SOD_SDD_MM = ((700.0, 1000.0), (1500.0, 1800.0))
 BIN_ERROR, MEAN_ERROR = 0.2, 0.1
 """Errors of logarithms that the model may have beside Monte Carlo's noise, in a bin and in an image's mean: both are fitted."""
@@ -63,9 +63,10 @@ def make_case(
     view: View,
     gap_mm: float,
     spectrum: Spectrum,
+    photons: int,
     seed: int,
 ) -> Case:
-    tally = transport(density, affine, view, spectrum, PHOTONS, np.random.default_rng(seed), detector_bins=BINS)
+    tally = transport(density, affine, view, spectrum, photons, np.random.default_rng(seed), detector_bins=BINS)
     photon = spectrum.energy_kev @ spectrum.fluence / spectrum.fluence.sum()
     scatter = np.maximum(tally.scatter, photon)
     return Case(mass, primary, view, gap_mm, scatter / tally.open_field, np.sqrt(photon / scatter))
@@ -77,7 +78,7 @@ def phantom_cases(spectrum: Spectrum, seed: int) -> list[Case]:
         view, middle_mm = phantom_view(thickness, gap, field), gap + 5 * thickness
         mass = phantom_mass(shape, thickness, view)
         volume, primary = phantom_volume(shape, thickness), primary_signal(mass, spectrum)
-        cases.append(make_case(*volume, mass, primary, view, middle_mm, spectrum, seed))
+        cases.append(make_case(*volume, mass, primary, view, middle_mm, spectrum, PHOTONS, seed))
     return cases
 
 
@@ -96,7 +97,7 @@ def patient_cases(path: Path, spectrum: Spectrum, seed: int) -> list[Case]:
         for view, column in zip(views, areal, strict=True):
             primary, _ = detected_energy(column, spectrum)
             gap_mm = centre_to_detector_mm(ct_hu, affine, view, curves)
-            cases.append(make_case(*coarse, column.sum(axis=0), primary, view, gap_mm, spectrum, seed))
+            cases.append(make_case(*coarse, column.sum(axis=0), primary, view, gap_mm, spectrum, 2 * PHOTONS, seed))
     return cases
 
 
@@ -114,13 +115,13 @@ def phantom_view(thickness_cm: float, gap_mm: float, field_mm: float) -> View:
 
 
 def phantom_volume(shape: str, thickness_cm: float) -> tuple[np.ndarray, np.ndarray]:
-    """A slab of SIDE_MM, or a cylinder along z that is BODY_WIDTH times as wide as thick."""
+    """A slab or wall of SIDE_MM, or a cylinder along z that is BODY_WIDTH times as wide as thick."""
     thickness_mm = 10 * thickness_cm
-    width = SIDE_MM if shape == "slab" else BODY_WIDTH * thickness_mm
+    width = BODY_WIDTH * thickness_mm if shape == "body" else SIDE_MM[shape]
     density = np.zeros((3, 2, 48, 48))
     y, x = np.meshgrid(*[(np.arange(48) - 23.5) / 24] * 2, indexing="ij")
-    density[1] = 1.0 if shape == "slab" else x**2 + y**2 <= 1
-    size = np.array([width / 48, thickness_mm / 48, SIDE_MM / 2])
+    density[1] = x**2 + y**2 <= 1 if shape == "body" else 1.0
+    size = np.array([width / 48, thickness_mm / 48, SIDE_MM[shape] / 2])
     affine = np.diag([*size, 1.0])
     affine[:3, 3] = -(np.array([47, 47, 1]) / 2) * size
     return density, affine
@@ -128,7 +129,7 @@ def phantom_volume(shape: str, thickness_cm: float) -> tuple[np.ndarray, np.ndar
 
 def phantom_mass(shape: str, thickness_cm: float, view: View) -> np.ndarray:
     """g/cm2 along every ray by closed forms: the chord of a box or of an ellipse, cut at the ends of z."""
-    half = np.array([SIDE_MM, 10 * thickness_cm, SIDE_MM]) / 2
+    half = np.array([SIDE_MM[shape], 10 * thickness_cm, SIDE_MM[shape]]) / 2
     pixel, along = view.rays()
     along = np.where(np.abs(along) < 1e-12, 1e-12, along)
     faces = np.stack([(-half - pixel) / along, (half - pixel) / along])
@@ -205,15 +206,16 @@ def main(paths: list[str]) -> None:
     if paths:
         names = ", ".join(Path(path).name for path in paths)
         checked = (
-            f"{names} in PA and LAT at SOD / SDD {PATIENT_SOD_SDD_MM} mm: kernel / Monte Carlo {np.min(means):.2f} to "
-            f"{np.max(means):.2f} in an image's mean, {np.min(bodies):.2f} to {np.max(bodies):.2f} in the median behind the body"
+            f"{names}, in PA and LAT at SOD / SDD {PATIENT_SOD_SDD_MM} mm: kernel / Monte Carlo {np.min(means):.2f} to "
+            f"{np.max(means):.2f} in an image's mean, {np.min(bodies):.2f} to {np.max(bodies):.2f} "
+            "in the median behind the body"
         )
     lines = [
         "# made by resources/attenuation/fit_scatter.py",
         f"# fitted: soft tissue {THICKNESS_CM} cm thick, {GAP_MM} mm before the detector, in fields of {SHAPE_AND_FIELD_MM} mm",
         f"# checked, not fitted: {checked}",
-        "# narrow, wide: sigma / distance of the middle to the detector; errors of a phantom image's mean: rms of the logarithm,",
-        "# largest factor",
+        "# narrow, wide: sigma / distance of the middle to the detector",
+        "# rms_error of the logarithm of a phantom image's mean, worst_factor of that mean",
         "\t".join(["spectrum", "mean_kev", *PARAMETERS, "rms_error", "worst_factor"]),
     ]
     (Path(__file__).parent / "scatter_kernel.tsv").write_text("\n".join([*lines, *rows]) + "\n")
