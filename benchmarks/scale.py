@@ -248,7 +248,8 @@ def kill_often(folder: Path, cases: int, cores: int, broken: float, kills: int, 
     undisturbed, killed = folder / "undisturbed", folder / "killed"
     folder.mkdir(exist_ok=True)
     codes = make_cohort(undisturbed, cases, broken=broken)
-    shutil.copytree(undisturbed, killed)  # made anew, the files would hold another time of day, and shards keep their hash
+    # Made anew, the files would hold another time of day, and shards keep their hash.
+    shutil.copytree(undisturbed, killed)
     cost = run(undisturbed, cores)
     chance, hits = random.Random(seed), 0
     for goal in sorted(chance.sample(range(len(made(undisturbed))), kills)):
