@@ -147,7 +147,7 @@ def _wait_for_work(process, folder: Path, stage: str) -> None:
     """Until a job of the stage has opened its log and had a moment to start writing."""
     log = folder / "results/logs"
     seen = set(log.glob(f"{stage}*/**/*.log")) | set(log.glob(f"{stage}.log"))
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         logs = set(log.glob(f"{stage}*/**/*.log")) | set(log.glob(f"{stage}.log"))
         if logs - seen:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
-import time
+import sys
 from pathlib import Path
 
 import h5py
@@ -81,24 +82,44 @@ def digest(path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+class Fuse:
+    """Counts the calls and returns of Python, and kills its own process at one of them."""
+
+    def __init__(self, at: float = math.inf):
+        self.at, self.count = at, 0
+
+    def __call__(self, frame, event, argument):
+        self.count += 1
+        if self.count == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write_with(fuse: Fuse, path) -> None:
+    sys.setprofile(fuse)
+    try:
+        write(path)
+    finally:
+        sys.setprofile(None)
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_h01_a_writer_killed_at_any_time_leaves_a_whole_file_or_none(tmp_path):
-    write(tmp_path / "undisturbed.h5")
-    start = time.monotonic()
-    write(tmp_path / "undisturbed.h5")
-    duration, expected = time.monotonic() - start, digest(tmp_path / "undisturbed.h5")
-    path = tmp_path / "killed" / "shard.h5"
-    rng, found = np.random.default_rng(1), []
-    for _ in range(40):
-        path.unlink(missing_ok=True)
-        writer = multiprocessing.get_context("fork").Process(target=write, args=(path,))
+    """kill -9 at 40 moments from the first call to after the last: 20 all over, 20 about the fsync and the rename."""
+    write(tmp_path / "first" / "shard.h5")  # fills every cache, so that all later ones make the same calls
+    fuse = Fuse()
+    write_with(fuse, tmp_path / "undisturbed" / "shard.h5")
+    expected = digest(tmp_path / "undisturbed" / "shard.h5")
+    path, found = tmp_path / "killed" / "shard.h5", []
+    for moment in [*np.linspace(1, fuse.count, 20, dtype=int), *range(fuse.count - 19, fuse.count + 1)]:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        writer = multiprocessing.get_context("fork").Process(target=write_with, args=(Fuse(int(moment)), path))
         writer.start()
-        time.sleep(rng.uniform(0, 1.3 * duration))
-        os.kill(writer.pid, signal.SIGKILL)
         writer.join()
+        assert writer.exitcode == -signal.SIGKILL or moment > fuse.count - 9  # a call or two less is no failure
         found.append(path.exists())
         assert not path.exists() or digest(path) == expected
     assert 0 < sum(found) < 40
+    (path.parent / f".shard.h5.tmp-{os.getpid() + 1}").write_bytes(b"a killed writer's")
     write(path)
     assert digest(path) == expected and [item.name for item in path.parent.iterdir()] == ["shard.h5"]
 
