@@ -1,0 +1,63 @@
+"""Command line of `xr2ct report`."""
+
+import argparse
+from pathlib import Path
+
+from xr2ct.commands.options import add_command, add_files
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = add_command(
+        commands,
+        "report",
+        "Write one self-contained HTML page, summary.csv and differences.csv, and print the summary as a table.",
+        """\
+example:
+  xr2ct report --shards results/shards/*/test-*.h5 --evaluations results/evaluate/*.csv \\
+               --reconstructions results/reconstruct/*/index.json --training results/train/*/train.csv \\
+               --cohort results/cohort --out results/report/index.html
+
+The page needs no network and runs no script. Intervals are 95 % percentile intervals of 2000 seeded resamples of
+patients, not cases; there is none below 4 patients. Rows "a - b" are paired differences on the cases (and structures)
+that both runs have; the table shows those to the first run given, differences.csv all pairs. Metrics of
+`xr2ct evaluate --legacy` get a table of their own, and legacy.csv.""",
+    )
+    add_files(parser, "--shards", "the shards that were evaluated")
+    add_files(parser, "--evaluations", "CSVs of `xr2ct evaluate`, one per run")
+    add_files(parser, "--reconstructions", "index.json of the runs to show in pictures")
+    add_files(parser, "--training", "train.csv of the runs; the folder's name is the run", required=False)
+    parser.add_argument("--cohort", type=Path, metavar="DIR", help="folder with cases.tsv and quarantine.tsv")
+    parser.add_argument(
+        "--cases", type=int, default=3, metavar="N", help="cases per split to show open; the others are folded"
+    )
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="also write one picture of one case")
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="PNG",
+        help="simulated X-rays to show, as `python -m pipeline radiographs` draws them; the file's name is the caption",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="HTML", help="page to write")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    from xr2ct.report import report
+    from xr2ct.summary import legacy_table
+
+    text = report(
+        shards=options.shards,
+        evaluations=options.evaluations,
+        reconstructions=options.reconstructions,
+        training=options.training,
+        cohort=options.cohort,
+        cases_open=options.cases,
+        picture=options.picture,
+        figures=options.figure,
+        out=options.out,
+    )
+    legacy = legacy_table(options.evaluations, options.out.with_name("legacy.csv"))
+    print("\n\n".join([text, *([legacy] if legacy else []), f"report: {options.out}"]))
