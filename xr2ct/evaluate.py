@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from xr2ct.errors import UserError
 from xr2ct.metrics.legacy import LEGACY_METRICS
+from xr2ct.metrics.region import REGION_METRICS, compare_regions
 from xr2ct.metrics.registry import (
     STRUCTURE_METRICS,
     VOLUME_METRICS,
@@ -25,7 +26,7 @@ from xr2ct.reconstructions import Run, read_index
 from xr2ct.shards import COMPLETE, CUT, IGNORE, Case, open_shards
 from xr2ct.tables import write_csv
 
-COLUMNS = ("case", "subject", "split", "simulator", "model", "metric", "structure", "value", "unit", "reason")
+COLUMNS = ("case", "subject", "split", "simulator", "model", "seed", "metric", "structure", "value", "unit", "reason")
 CORNER_TOLERANCE_MM = 1e-3
 
 
@@ -64,11 +65,15 @@ def evaluate(
     rows = []
     for shard, i in tqdm(places.values(), desc=f"evaluate {run.name}", unit="case"):
         case = shard.case(i)
-        about = {"case": case.id, "subject": case.subject_key, "split": case.split}
-        about |= {"simulator": run.simulator, "model": run.name}
+        about = describe_case(case) | {"simulator": run.simulator, "model": run.name, "seed": run.seed}
         for score in score_case(case, shard.structures, run, Window(float(low_hu), float(high_hu)), metrics):
             rows.append(about | vars(score))
     write_csv(out, COLUMNS, rows)
+
+
+def describe_case(case: Case) -> dict[str, str]:
+    """The columns that every row of a case shares, whichever run it is about."""
+    return {"case": case.id, "subject": case.subject_key, "split": case.split}
 
 
 def score_case(
@@ -83,8 +88,9 @@ def score_case(
         if not np.isfinite(ct_hu).all():
             raise VolumeError("reconstruction holds values that are not finite")
         yield from _volume_scores(case, ct_hu, window, metrics)
+        yield from _region_scores(case, ct_hu, window)
     except VolumeError as error:
-        for name, (unit, _) in metrics.items():
+        for name, (unit, *_) in [*metrics.items(), *REGION_METRICS.items()]:
             yield Score(name.format(window=window), "", math.nan, unit, str(error))
     try:
         if reconstruction is None:
@@ -103,6 +109,16 @@ def _volume_scores(case: Case, ct_hu: ndarray, window: Window, metrics: VolumeMe
     for (metric, value), (unit, _) in zip(scores.items(), metrics.values(), strict=True):
         undefined = "volume is smaller than the metric's window" if metric.startswith("ssim") else "volume is constant"
         yield Score(metric, "", value, unit, undefined if math.isnan(value) else "")
+
+
+def _region_scores(case: Case, ct_hu: ndarray, window: Window) -> Iterator[Score]:
+    """Inside the labelled structures, and on the labelled background; voxels to ignore are in neither."""
+    inside = (case.label != 0) & (case.label != IGNORE)
+    outside = (case.label == 0) & inside.any()  # without labels nothing is known to lie outside of them
+    scores = compare_regions(case.ct_hu, ct_hu, {"inside": inside, "outside": outside}, window)
+    for (metric, value), (unit, region, _) in zip(scores.items(), REGION_METRICS.values(), strict=True):
+        reason = f"no voxel lies {region} the labelled structures" if inside.any() else "case has no labelled voxel"
+        yield Score(metric, "", value, unit, reason if math.isnan(value) else "")
 
 
 def _structure_scores(

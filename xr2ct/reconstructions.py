@@ -20,9 +20,10 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Run:
-    """All reconstructions of one run, by case id."""
+    """All reconstructions of one run, by case id; runs that differ only in their `seed` ("" if none) share a `name`."""
 
     name: str
+    seed: str
     model: str
     simulator: str
     window_hu: tuple[float, float]
@@ -38,8 +39,10 @@ def read_index(path: Path) -> Run:
         if index["schema"] != SCHEMA or index["schema_version"].split(".")[0] != MAJOR_VERSION:
             raise UserError(f"{path}: holds {found}, expected {SCHEMA} {MAJOR_VERSION}.x. Reconstruct with this xr2ct.")
         low, high = index["window_hu"]
+        name, seed = split_seed(index["run"], index.get("seed"))
         return Run(
-            name=index["run"],
+            name=name,
+            seed=seed,
             model=index["model"],
             simulator=index["simulator"],
             window_hu=(float(low), float(high)),
@@ -52,6 +55,14 @@ def read_index(path: Path) -> Run:
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: is not a whole {SCHEMA} index ({error!r}). Reconstruct again.") from error
+
+
+def split_seed(folder: str, seed: int | None) -> tuple[str, str]:
+    """("default", "2") from the folder default-seed2 of a run with seed 2 (None: not known); else the name as it is."""
+    name, mark, suffix = folder.rpartition("-seed")
+    if name and mark and suffix.isdecimal() and seed in (None, int(suffix)):
+        return name, suffix
+    return folder, ""
 
 
 def _reconstruction(index: Path, entry: dict[str, Any]) -> Reconstruction:

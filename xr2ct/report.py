@@ -15,24 +15,19 @@ from jinja2 import Environment, StrictUndefined
 from tqdm import tqdm
 
 from xr2ct import pictures
+from xr2ct.comparison import CEILING, COMPARED, Comparison, choose_runs, compare, split_notes
 from xr2ct.curves import HEIGHT, WIDTH, read_curve
+from xr2ct.dots import WIDTH as DOTS_WIDTH
+from xr2ct.dots import Panel, draw_panels
 from xr2ct.errors import UserError
 from xr2ct.files import publish
 from xr2ct.gallery import CasePictures, case_pictures
 from xr2ct.poster import write_poster
 from xr2ct.reconstructions import Run, read_index
 from xr2ct.shards import Shard, open_shards
-from xr2ct.summary import (
-    ALL_STRUCTURES,
-    SHOWN,
-    SPLITS,
-    Summary,
-    format_table,
-    read_scores,
-    summarize,
-    table,
-    write_summary,
-)
+from xr2ct.structure_tables import structure_tables
+from xr2ct.summary import SPLITS, rank, read_scores, summarize, write_summary
+from xr2ct.summary_text import format_table
 
 PICTURED_PER_SPLIT = 8
 NO_NUMBER = "\N{EN DASH}"
@@ -49,29 +44,38 @@ def report(
     cases_open: int = 3,
     picture: Path | None = None,
     figures: Sequence[Path] = (),
+    tables: Sequence[tuple[str, Sequence[str]]] = (),
     out: Path,
 ) -> str:
-    """Write the page, summary.csv beside it and, if asked for, one picture; the summary as an aligned text table."""
-    opened = sorted(open_shards(shards), key=lambda shard: _rank(shard.attrs["split"]))
-    runs = [read_index(path) for path in reconstructions]
+    """Write the page, summary.csv beside it and, if asked for, one picture; the summary as aligned text tables.
+
+    `tables` are titles and the names of runs that shall stand beside each other, after the table of all runs.
+    """
+    opened = sorted(open_shards(shards), key=lambda shard: rank(shard.attrs["split"]))
     scores = read_scores(evaluations)
     summaries = summarize(scores)
-    lines = table(summaries)
+    everything = compare(summaries)
+    compared = [compare(choose_runs(summaries, title, names), title=title, columns=COMPARED) for title, names in tables]
+    runs = _first_seeds([read_index(path) for path in reconstructions])
     page = {
         "title": _experiment_name(opened),
-        "lines": lines,
-        "shown": SHOWN,
+        "everything": everything,
+        "compared": [(comparison, _figures(comparison)) for comparison in compared],
+        "seeds": max((line.n_seeds for line in everything.lines), default=0),
+        "ceiling": CEILING,
+        "notes": split_notes(everything.lines),
         "splits": SPLITS,
         "structure_tables": structure_tables(summaries),
         "figures": [(path.stem, _embedded(path)) for path in figures],
         "groups": _gallery(opened, runs, cases_open),
-        "scores": _scores_by_case(scores),
+        "scores": _scores_by_case(scores, runs),
         "sources": _sources(opened),
         "simulators": _simulators(opened),
         "structures": _structures(opened),
         "runs": runs,
         "curves": [read_curve(path) for path in training],
         "chart_size": (WIDTH, HEIGHT),
+        "dots_width": DOTS_WIDTH,
         "cohort": _table_rows(cohort / "cases.tsv") if cohort else None,
         "quarantine": _table_rows(cohort / "quarantine.tsv") if cohort else None,
         "versions": _versions(opened),
@@ -85,7 +89,7 @@ def report(
     write_summary(out.with_name("summary.csv"), summaries)
     if picture:
         write_poster(picture, opened[0], runs)
-    return format_table(lines)
+    return "\n\n\n".join(map(format_table, [everything, *compared]))
 
 
 def render(page: dict[str, Any]) -> str:
@@ -95,8 +99,14 @@ def render(page: dict[str, Any]) -> str:
     return environment.from_string(template).render(page)
 
 
-def _rank(split: str) -> int:
-    return list(SPLITS).index(split) if split in SPLITS else len(SPLITS)
+def _first_seeds(runs: Sequence[Run]) -> list[Run]:
+    """Of runs that differ in their seed only the first given, which is the one to show in pictures."""
+    return list({(run.name, run.simulator): run for run in reversed(runs)}.values())[::-1]
+
+
+def _figures(comparison: Comparison) -> list[tuple[str, list[Panel]]]:
+    """The dot charts of each split."""
+    return [(split, draw_panels(comparison, split)) for split in dict.fromkeys(line.split for line in comparison.lines)]
 
 
 def _experiment_name(shards: Sequence[Shard]) -> str:
@@ -134,12 +144,14 @@ def _gallery(shards: Sequence[Shard], runs: Sequence[Run], cases_open: int) -> l
     return groups
 
 
-def _scores_by_case(scores: Sequence[dict[str, str]]) -> dict[tuple[str, str], dict[str, float]]:
-    """(case, run) -> metric family -> value, structures as their mean."""
+def _scores_by_case(scores: Sequence[dict[str, str]], runs: Sequence[Run]) -> dict[tuple[str, str], dict[str, float]]:
+    """(case, run) -> metric family -> value of the pictured seed (and of the true CT), structures as their mean."""
+    pictured = {(run.name, run.seed) for run in runs} | {(CEILING, "")}
     collected: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in scores:
         family = row["metric"].split("_")[0]
-        collected.setdefault((row["case"], row["model"]), {}).setdefault(family, []).append(float(row["value"]))
+        if (row["model"], row["seed"]) in pictured:
+            collected.setdefault((row["case"], row["model"]), {}).setdefault(family, []).append(float(row["value"]))
     return {
         key: {family: float(np.mean(kept)) for family, values in found.items() if (kept := _numbers(values))}
         for key, found in collected.items()
@@ -148,32 +160,6 @@ def _scores_by_case(scores: Sequence[dict[str, str]]) -> dict[tuple[str, str], d
 
 def _numbers(values: Sequence[float]) -> list[float]:
     return [value for value in values if not math.isnan(value)]
-
-
-@dataclass(frozen=True)
-class StructureTable:
-    """Dice and HD95 of one split: per structure the summaries of each run, by metric."""
-
-    split: str
-    runs: list[str]
-    rows: list[tuple[str, list[dict[str, Summary]]]]
-
-
-def structure_tables(summaries: Sequence[Summary]) -> list[StructureTable]:
-    """One table per split, of the runs that predict structures there."""
-    found: dict[str, dict[str, dict[str, dict[str, Summary]]]] = {}
-    for summary in summaries:
-        if summary.structure not in ("", ALL_STRUCTURES):
-            by_run = found.setdefault(summary.split, {}).setdefault(summary.model, {})
-            by_run.setdefault(summary.structure, {})[summary.metric] = summary
-    tables = []
-    for split, by_run in found.items():
-        kept = {run: rows for run, rows in by_run.items() if any(pair["dice"].n_cases for pair in rows.values())}
-        structures = list(dict.fromkeys(name for rows in kept.values() for name in rows))
-        rows = [(name, [by_structure.get(name, {}) for by_structure in kept.values()]) for name in structures]
-        if rows:
-            tables.append(StructureTable(split, list(kept), rows))
-    return tables
 
 
 def _sources(shards: Sequence[Shard]) -> list[dict[str, Any]]:

@@ -1,22 +1,24 @@
-"""Means over cases with an interval over patients, and paired differences, from the rows that `evaluate` writes."""
+"""Means over cases with an interval over patients, and paired differences, from the rows of `evaluate` and `judge`."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from xr2ct.errors import UserError
 from xr2ct.evaluate import COLUMNS as SCORE_COLUMNS
 from xr2ct.metrics.interval import FEWEST_PATIENTS, bootstrap_interval
 from xr2ct.metrics.legacy import LEGACY_METRICS
-from xr2ct.tables import aligned, read_csv, write_csv
+from xr2ct.tables import read_csv, write_csv
 
 COLUMNS = (
     *("split", "simulator", "model", "metric", "structure", "mean", "sd", "low95", "high95", "unit"),
-    *("n_cases", "n_patients", "n_structures", "n_missing", "reason"),
+    *("n_cases", "n_patients", "n_structures", "n_missing", "n_seeds", "seed_sd", "reason"),
 )
 DIFFERENCE_COLUMNS = (*COLUMNS[:3], "minus_simulator", "minus_model", *COLUMNS[3:])
 DIFFERENCES = "differences.csv"
@@ -25,19 +27,27 @@ SPLITS = {
     "test": "unseen real patients",
     "validation": "real patients that were looked at during training, never trained on",
     "family": "same patient, new deformation: shows that the machinery works, not that it generalises",
+    "family_transfer": "same patient, another kind of deformation; a run that was trained on it is fitted to its CT, which is "
+    "no reconstruction",
     "family_validation": "same patient, new deformation, looked at during training",
     "train": "cases the model was trained on",
 }
 """Every split in the order of tables, with what a number on it can mean."""
 
 
-Value = tuple[str, str, str]
-"""What one number is about: patient, case and structure ("" for a whole volume)."""
+DEFORMATIONS = ("family", "family_transfer", "family_validation")
+"""Splits of deformed copies of one patient: their intervals are over cases, for there are no patients to draw."""
+
+Value = tuple[str, str, str, str]
+"""What one number is about: patient, case, structure ("" for a whole volume) and seed ("" if the run has none)."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One line; `n_missing` counts the NaN values left out of the mean, `reason` says why a number is NaN."""
+    """One line; `n_missing` counts the NaN values left out of the mean, `reason` says why a number is NaN.
+
+    `seed_sd` is the standard deviation of the mean from seed to seed, NaN for one seed.
+    """
 
     split: str
     simulator: str
@@ -53,8 +63,11 @@ class Summary:
     n_patients: int
     n_structures: int
     n_missing: int
+    n_seeds: int
+    seed_sd: float
     reason: str
     values: Mapping[Value, float] = field(repr=False)  # NaN where missing
+    seed_means: Mapping[str, float] = field(repr=False)
 
 
 def read_scores(paths: Sequence[Path], *, legacy: bool = False) -> list[dict[str, str]]:
@@ -71,15 +84,18 @@ def summarize(rows: Iterable[dict[str, str]]) -> list[Summary]:
         groups.setdefault((*key, row["structure"]), []).append(row)
         if row["structure"]:
             groups.setdefault((*key, ALL_STRUCTURES), []).append(row)
-    order = list(SPLITS)
-    ranked = sorted(groups.items(), key=lambda item: order.index(item[0][0]) if item[0][0] in order else len(order))
-    return [_summary(key, members) for key, members in ranked]
+    return [_summary(key, members) for key, members in sorted(groups.items(), key=lambda item: rank(item[0][0]))]
+
+
+def rank(split: str) -> int:
+    """The place of a split in tables."""
+    return list(SPLITS).index(split) if split in SPLITS else len(SPLITS)
 
 
 def _summary(key: tuple[str, ...], rows: list[dict[str, str]]) -> Summary:
     values: dict[Value, float] = {}
     for row in rows:
-        about = (row["subject"], row["case"], row["structure"])
+        about = (row["subject"], row["case"], row["structure"], row["seed"])
         if about in values:
             raise UserError(
                 f"run {row['model']!r} has {row['metric']} of case {row['case']!r} twice, expected once. "
@@ -87,35 +103,37 @@ def _summary(key: tuple[str, ...], rows: list[dict[str, str]]) -> Summary:
             )
         values[about] = float(row["value"])
     reasons = {row["reason"] for row in rows if math.isnan(float(row["value"]))}
-    return Summary(*key, unit=rows[0]["unit"], values=values, **_statistics(values, reasons))
+    return Summary(*key, unit=rows[0]["unit"], values=values, **_statistics(values, key[0], reasons))
 
 
-def _statistics(values: Mapping[Value, float], reasons: Iterable[str]) -> dict[str, float | int | str]:
-    """Mean over cases (structures averaged per case first) with sd, interval and counts; `reasons` of missing values."""
-    per_case: dict[tuple[str, str], list[float]] = {}
-    structures = set()
-    for (subject, case, structure), value in values.items():
-        if not math.isnan(value):
-            per_case.setdefault((subject, case), []).append(value)
-            structures |= {structure} - {""}
-    subjects = [subject for subject, _ in per_case]
-    n_patients = len(set(subjects))
-    means = np.array([sum(found) / len(found) for found in per_case.values()])
-    finite = bool(np.isfinite(means).all())
-    mean = low95 = high95 = sd = math.nan
+def _statistics(values: Mapping[Value, float], split: str, reasons: Iterable[str]) -> dict[str, Any]:
+    """Mean over cases (structures, then seeds averaged per case first) with what belongs to it.
+
+    `reasons` say why values are missing.
+    """
+    per_case = _per_case(values)
+    structures = {structure for (_, _, structure, _), value in values.items() if not math.isnan(value)} - {""}
+    seeds = dict.fromkeys(seed for by_seed in per_case.values() for seed in by_seed)
+    seed_means = {seed: _mean([by_seed[seed] for by_seed in per_case.values() if seed in by_seed]) for seed in seeds}
+    means = np.array([_mean(list(by_seed.values())) for by_seed in per_case.values()])
+    n_patients = len({subject for subject, _ in per_case})
+    drawn = [f"{subject} {case}" if split in DEFORMATIONS else subject for subject, case in per_case]
+    n_drawn = len(set(drawn))
+    mean = low95 = high95 = sd = seed_sd = math.nan
     if not means.size:
         reason = "no value: " + "; ".join(sorted(reasons))
-    elif not finite:
+    elif not np.isfinite(means).all():
         reason = "a value is infinite"
         mean = float(sum(means.tolist()))
     else:
         reason = ""
         mean = float(means.mean())
-        sd = float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
-        if n_patients < FEWEST_PATIENTS:
-            reason = f"{n_patients} patient{'s' if n_patients > 1 else ''}, no interval"
+        sd, seed_sd = _sd(means), _sd(list(seed_means.values()))
+        if n_drawn < FEWEST_PATIENTS:
+            noun = "case" if split in DEFORMATIONS else "patient"
+            reason = f"{n_drawn} {noun}{'s' if n_drawn > 1 else ''}, no interval"
         else:
-            low95, high95 = bootstrap_interval(means, subjects)
+            low95, high95 = bootstrap_interval(means, drawn)
     return {
         "mean": mean,
         "sd": sd,
@@ -125,8 +143,34 @@ def _statistics(values: Mapping[Value, float], reasons: Iterable[str]) -> dict[s
         "n_patients": n_patients,
         "n_structures": len(structures),
         "n_missing": sum(map(math.isnan, values.values())),
+        "n_seeds": len(seeds),
+        "seed_sd": seed_sd,
+        "seed_means": seed_means,
         "reason": reason,
     }
+
+
+def _per_case(values: Mapping[Value, float]) -> dict[tuple[str, str], dict[str, float]]:
+    """(patient, case) -> seed -> mean over structures, of what is not missing."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for (subject, case, _, seed), value in values.items():
+        if not math.isnan(value):
+            found.setdefault((subject, case), {}).setdefault(seed, []).append(value)
+    return {who: {seed: _mean(numbers) for seed, numbers in by_seed.items()} for who, by_seed in found.items()}
+
+
+def mean_over_cases(values: Mapping[Value, float]) -> float:
+    """Structures, then seeds, then cases averaged; NaN where nothing is left."""
+    means = [_mean(list(by_seed.values())) for by_seed in _per_case(values).values()]
+    return _mean(means) if means else math.nan
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)
+
+
+def _sd(numbers: Sequence[float] | ndarray) -> float:
+    return float(np.std(numbers, ddof=1)) if len(numbers) > 1 else math.nan
 
 
 @dataclass(frozen=True)
@@ -139,18 +183,41 @@ class Difference(Summary):
 
 def difference(run: Summary, minus: Summary) -> Difference:
     """The paired difference of two summaries of one split, metric and structure."""
-    values = {
-        about: run.values.get(about, math.nan) - minus.values.get(about, math.nan)
-        for about in {**run.values, **minus.values}
-    }
+    ours, theirs = _same_seeds(run.values, minus.values)
+    values = {about: ours.get(about, math.nan) - theirs.get(about, math.nan) for about in {**ours, **theirs}}
     return Difference(
         *(run.split, run.simulator, run.model, run.metric, run.structure),
         unit=run.unit,
         values=values,
         minus_simulator=minus.simulator,
         minus_model=minus.model,
-        **_statistics(values, ["no number in both runs"]),
+        **_statistics(values, run.split, ["no number in both runs"]),
     )
+
+
+def _same_seeds(a: Mapping[Value, float], b: Mapping[Value, float]) -> tuple[Mapping[Value, float], ...]:
+    """Both runs seed by seed if they have the same seeds or one of them a single one; else both averaged over theirs."""
+    seeds_a, seeds_b = (dict.fromkeys(seed for *_, seed in values) for values in (a, b))
+    if seeds_a == seeds_b:
+        return a, b
+    if len(seeds_b) == 1:
+        return a, _repeated(b, seeds_a)
+    if len(seeds_a) == 1:
+        return _repeated(a, seeds_b), b
+    return _over_seeds(a), _over_seeds(b)
+
+
+def _repeated(values: Mapping[Value, float], seeds: Iterable[str]) -> dict[Value, float]:
+    """The one seed of a run under the name of each of `seeds`."""
+    return {(*about, seed): value for seed in seeds for (*about, _), value in values.items()}
+
+
+def _over_seeds(values: Mapping[Value, float]) -> dict[Value, float]:
+    """Every case and structure as its mean over the seeds that have it."""
+    found: dict[Value, list[float]] = {}
+    for (*about, _), value in values.items():
+        found.setdefault((*about, ""), []).extend([] if math.isnan(value) else [value])
+    return {about: _mean(numbers) if numbers else math.nan for about, numbers in found.items()}
 
 
 def differences(summaries: Sequence[Summary]) -> list[Difference]:
@@ -165,124 +232,3 @@ def write_summary(path: Path, summaries: Sequence[Summary]) -> None:
     """The means, and the paired differences of all runs as differences.csv beside them."""
     write_csv(path, COLUMNS, map(vars, summaries))
     write_csv(path.with_name(DIFFERENCES), DIFFERENCE_COLUMNS, map(vars, differences(summaries)))
-
-
-@dataclass(frozen=True)
-class Line:
-    """What one row of the printed table shows; None where a run has no such number. `paired` for a difference."""
-
-    split: str
-    simulator: str
-    model: str
-    psnr: Summary | None
-    ssim3d: Summary | None
-    mae: Summary | None
-    dice: Summary | None
-    hd95: Summary | None
-    n_cases: int
-    n_patients: int
-    paired: bool
-
-
-SHOWN = {
-    "psnr": ("PSNR dB", 2),
-    "ssim3d": ("SSIM", 3),
-    "mae": ("MAE HU", 1),
-    "dice": ("Dice", 3),
-    "hd95": ("HD95 mm", 1),
-}
-"""Metric family -> heading and digits, as printed and in the report."""
-
-
-def table(summaries: Sequence[Summary]) -> list[Line]:
-    """Per split one line per simulator and run, then one per run after the first for its difference from the first.
-
-    Structures by their mean per case. A second window is refused.
-    """
-    windows = {summary.metric for summary in summaries if summary.metric.startswith("psnr_")}
-    if len(windows) > 1:
-        found = " and ".join(sorted(windows))
-        raise UserError(f"evaluations hold {found}, expected one of them. Evaluate all runs in one window.")
-    by_split: dict[str, dict[tuple[str, str], dict[str, Summary]]] = {}
-    for summary in summaries:
-        if summary.structure in ("", ALL_STRUCTURES):
-            run = by_split.setdefault(summary.split, {}).setdefault((summary.simulator, summary.model), {})
-            run[summary.metric.split("_")[0]] = summary
-    lines = []
-    for split, runs in by_split.items():
-        lines += [_line(split, *names, found) for names, found in runs.items()]
-        (simulator, model), first = next(iter(runs.items()))
-        for names, found in list(runs.items())[1:]:
-            paired = {name: difference(found[name], first[name]) for name in first if name in found}
-            simulators = names[0] if names[0] == simulator else f"{names[0]} - {simulator}"
-            lines.append(_line(split, simulators, f"{names[1]} - {model}", paired, paired=True))
-    return lines
-
-
-def _line(split: str, simulator: str, model: str, found: Mapping[str, Summary], paired: bool = False) -> Line:
-    return Line(
-        *(split, simulator, model),
-        **{name: found.get(name) for name in SHOWN},
-        **{
-            count: max((getattr(summary, count) for summary in found.values()), default=0)
-            for count in ("n_cases", "n_patients")
-        },
-        paired=paired,
-    )
-
-
-def number(summary: Summary | None, digits: int, n_cases: int, sign: str = "") -> str:
-    """The mean and its interval, if it has one, with its own number of cases where that differs from the line's."""
-    if summary is None or not summary.n_cases:
-        return "-"
-    interval = (
-        "" if math.isnan(summary.low95) else f" [{summary.low95:{sign}.{digits}f}, {summary.high95:{sign}.{digits}f}]"
-    )
-    fewer = f" ({summary.n_cases} case{'s' if summary.n_cases > 1 else ''})" if summary.n_cases < n_cases else ""
-    return f"{summary.mean:{sign}.{digits}f}{interval}{fewer}"
-
-
-def format_table(lines: Sequence[Line]) -> str:
-    """The aligned text tables of means and of paired differences, with one sentence per split on what they mean."""
-    head = ["split", "simulator", "run", *_beside_dice([heading for heading, _ in SHOWN.values()], "structures")]
-    head.append("cases / patients")
-    runs, paired = ([line for line in lines if line.paired == wanted] for wanted in (False, True))
-    text = aligned([head, *map(_cells, runs)], left=3)
-    if paired:
-        text += ["", f"paired differences from the first run, same cases and structures (all pairs: {DIFFERENCES})"]
-        text += aligned([head, *map(_cells, paired)], left=3)
-    splits = dict.fromkeys(line.split for line in lines)
-    text += ["", *(f"{split}: {SPLITS.get(split, 'a split of your own')}" for split in splits)]
-    few = [line.split for line in runs if line.n_patients < FEWEST_PATIENTS]
-    if few:
-        text.append(f"no interval with fewer than {FEWEST_PATIENTS} patients: {', '.join(dict.fromkeys(few))}")
-    return "\n".join(text)
-
-
-def _cells(line: Line) -> list[str]:
-    sign = "+" if line.paired else ""
-    shown = [number(getattr(line, name), digits, line.n_cases, sign) for name, (_, digits) in SHOWN.items()]
-    structures = str(line.dice.n_structures) if line.dice and line.dice.n_structures else "-"
-    names = [line.split, line.simulator, line.model]
-    return [*names, *_beside_dice(shown, structures), f"{line.n_cases} / {line.n_patients}"]
-
-
-def _beside_dice(cells: Sequence[str], structures: str) -> list[str]:
-    """Insert over how many structures the Dice is, which differs between models and cohorts."""
-    place = list(SHOWN).index("dice") + 1
-    return [*cells[:place], structures, *cells[place:]]
-
-
-def legacy_table(evaluations: Sequence[Path], out: Path) -> str:
-    """Write the means of the legacy metrics as `out` and give them as text; "", and no file, if none was computed."""
-    summaries = summarize(read_scores(evaluations, legacy=True))
-    if not summaries:
-        out.unlink(missing_ok=True)
-        return ""
-    write_csv(out, COLUMNS, map(vars, summaries))
-    rows = [["split", "simulator", "run", "metric of other papers", "mean", "cases / patients"]]
-    for summary in summaries:
-        digits, counts = 2 if summary.unit == "dB" else 3, f"{summary.n_cases} / {summary.n_patients}"
-        shown = number(summary, digits, summary.n_cases)
-        rows.append([summary.split, summary.simulator, summary.model, summary.metric, shown, counts])
-    return "\n".join(aligned(rows, left=4))

@@ -39,7 +39,7 @@ def scores(index, shard, tmp_path, window=WINDOW, legacy=False):
     for row in rows:
         assert row["reason"] if math.isnan(float(row["value"])) else True, f"NaN without a reason: {row}"
     found = {(row["case"], row["metric"], row["structure"]): row for row in rows}
-    assert len(found) == len(rows) == len(shard) * (5 + 3 * (len(STRUCTURES) - 1) + legacy * len(LEGACY_METRICS))
+    assert len(found) == len(rows) == len(shard) * (9 + 3 * (len(STRUCTURES) - 1) + legacy * len(LEGACY_METRICS))
     return found
 
 
@@ -76,6 +76,61 @@ def test_a_known_error_by_hand(shard, tmp_path):
     cosine = (unit @ (unit + 0.02).swapaxes(1, 2)).trace(axis1=1, axis2=2).sum()
     cosine /= math.sqrt((unit**2).sum() * ((unit + 0.02) ** 2).sum())
     assert value(rows, "p0", COSINE, "") == pytest.approx(cosine, abs=1e-6) and cosine < 0.9999
+
+
+def test_errors_inside_and_outside_of_structures_are_told_apart(tmp_path):
+    case = phantom_case("p")
+    case.label[:3] = IGNORE
+
+    def inside_only(case):
+        inside = (case.label != 0) & (case.label != IGNORE)
+        too_much = np.where(inside, 50, 0) + np.where(case.label == IGNORE, 300, 0)
+        return case.ct_hu + too_much.astype(np.int16), case.label
+
+    shard = Shard(write_phantom_shard(tmp_path / "s.h5", [case], split="test"))
+    rows = scores(write_run(tmp_path / "a", shard, inside_only), shard, tmp_path)
+    assert value(rows, "p", "mae-inside_window-1000to1500", "") == pytest.approx(50)
+    assert value(rows, "p", "psnr-inside_window-1000to1500_range1", "") == pytest.approx(20 * math.log10(50), abs=1e-4)
+    assert value(rows, "p", "mae-outside_window-1000to1500", "") == 0
+    assert value(rows, "p", "psnr-outside_window-1000to1500_range1", "") == math.inf
+    assert rows["p", "psnr-inside_window-1000to1500_range1", ""]["unit"] == "dB"
+    assert rows["p", "mae-outside_window-1000to1500", ""]["unit"] == "HU"
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (0, {"inside": "case has no labelled voxel", "outside": "case has no labelled voxel"}),
+        (IGNORE, {"inside": "case has no labelled voxel", "outside": "case has no labelled voxel"}),
+        (1, {"inside": "", "outside": "no voxel lies outside the labelled structures"}),
+    ],
+)
+def test_a_region_without_voxels_says_so(tmp_path, label, said):
+    case = phantom_case("p")
+    case.label[...] = label
+    shard = Shard(write_phantom_shard(tmp_path / "s.h5", [case], split="test"))
+    rows = scores(write_run(tmp_path / "a", shard, brighter), shard, tmp_path)
+    for region, reason in said.items():
+        for metric in (f"psnr-{region}_window-1000to1500_range1", f"mae-{region}_window-1000to1500"):
+            assert rows["p", metric, ""]["reason"] == reason
+            assert math.isnan(value(rows, "p", metric, "")) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("folder", "index", "model", "seed"),
+    [
+        ("default-seed2", {"seed": 2}, "default", "2"),
+        ("default-seed2", {"seed": None}, "default", "2"),
+        ("default-seed2", {}, "default", "2"),  # an index of before there were seeds
+        ("default-seed2", {"seed": 3}, "default-seed2", ""),
+        ("default", {"seed": 3}, "default", ""),
+        ("a-seed1-seedling", {"seed": 1}, "a-seed1-seedling", ""),
+        ("-seed1", {"seed": 1}, "-seed1", ""),
+    ],
+)
+def test_the_seed_of_a_run_is_a_column(shard, tmp_path, folder, index, model, seed):
+    rows = scores(write_run(tmp_path / folder, shard, **index), shard, tmp_path)
+    assert {(row["model"].removeprefix("'"), row["seed"]) for row in rows.values()} == {(model, seed)}
 
 
 def test_legacy_metrics_come_on_request_beside_ours(shard, tmp_path):
@@ -147,7 +202,7 @@ def test_structures_the_reference_does_not_show_have_no_rows(tmp_path):
     shard = Shard(write_phantom_shard(tmp_path / "s.h5", [case], split="test"))
     out = tmp_path / "a.csv"
     evaluate(reconstructions=write_run(tmp_path / "a", shard), shards=[Path(shard.path)], window=WINDOW, out=out)
-    assert {line.split(",")[6] for line in out.read_text().splitlines()[1:]} == {"", "ball", "rod"}
+    assert {line.split(",")[7] for line in out.read_text().splitlines()[1:]} == {"", "ball", "rod"}
 
 
 def test_ignored_voxels_are_not_judged(tmp_path):
@@ -222,7 +277,7 @@ def test_an_unusable_reconstruction_is_rows_with_a_reason(shard, tmp_path, damag
     index = write_run(tmp_path / "a", shard)
     damage(tmp_path / "a" / "p0" / "ct.nii.gz", shard.case(0))
     rows = scores(index, shard, tmp_path)
-    for metric in (PSNR, SSIM, MAE, MSE, COSINE):
+    for metric in (PSNR, SSIM, MAE, MSE, COSINE, f"psnr-inside{PSNR[4:]}", f"mae-outside{MAE[3:]}"):
         assert math.isnan(value(rows, "p0", metric, "")) and reason in rows["p0", metric, ""]["reason"]
         assert not math.isnan(value(rows, "p1", metric, ""))
     assert value(rows, "p0", "dice", "ball") == 1  # the label file is whole
@@ -279,6 +334,7 @@ def test_wrong_use_is_said(shard, tmp_path):
         ({"cases": [{"case": "p0", "ct": "/etc/passwd", "label": None}]}, "leaves the folder of the index"),
         ({"cases": [{"case": "p0"}]}, "is not a whole xr2ct/reconstruction index"),
         ({"window_hu": None}, "is not a whole xr2ct/reconstruction index"),
+        ({"run": 7}, "is not a whole xr2ct/reconstruction index"),
     ],
 )
 def test_a_foreign_index_is_refused(shard, tmp_path, change, message):

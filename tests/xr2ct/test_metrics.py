@@ -11,6 +11,7 @@ from xr2ct.metrics.dice import dice
 from xr2ct.metrics.mae import mae
 from xr2ct.metrics.mse import mse
 from xr2ct.metrics.psnr import psnr
+from xr2ct.metrics.region import REGION_METRICS, compare_regions
 from xr2ct.metrics.registry import STRUCTURE_METRICS, VOLUME_METRICS, compare_structures, compare_volumes
 from xr2ct.metrics.ssim import ssim
 from xr2ct.metrics.surface import border_distances, chamfer, hd95
@@ -174,6 +175,22 @@ def test_the_window_clips_before_comparing():
     assert found["mae_window-1000to1500"] == pytest.approx(2500 / true.size)
     assert found["psnr_window-1000to1500_range1"] == pytest.approx(10 * math.log10(true.size))
     assert window.to_unit(predicted)[0, 0, 0] == 1 and window.to_unit(true).max() == 0
+
+
+def test_regions_are_compared_apart_by_hand():
+    true, predicted = np.zeros((2, 3, 4), np.int16), np.zeros((2, 3, 4), np.int16)
+    inside = mask((0, 1, 2), (1, 0, 0), shape=(2, 3, 4))
+    predicted[0, 1, 2], predicted[1, 2, 3] = 100, 2000  # clipped to 1500; the other inside voxel is right
+    found = compare_regions(true, predicted, {"inside": inside, "outside": ~inside}, Window(-1000.0, 1500.0))
+    assert found == {
+        "psnr-inside_window-1000to1500_range1": pytest.approx(-10 * math.log10(0.04**2 / 2)),
+        "psnr-outside_window-1000to1500_range1": pytest.approx(-10 * math.log10(0.6**2 / 22)),
+        "mae-inside_window-1000to1500": pytest.approx(50),
+        "mae-outside_window-1000to1500": pytest.approx(1500 / 22),
+    }
+    nothing = compare_regions(true, predicted, {"inside": ~inside & inside, "outside": inside}, Window(-1000.0, 1500.0))
+    assert [math.isnan(value) for value in nothing.values()] == [True, False, True, False]
+    assert set(found) == {name.format(window=Window(-1000.0, 1500.0)) for name in REGION_METRICS}
 
 
 def test_names_carry_convention_and_range():

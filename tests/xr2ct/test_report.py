@@ -1,6 +1,7 @@
 """The page: safe, self-contained, complete and with its pictures the right way round."""
 
 import base64
+import html
 import html.parser
 import io
 import json
@@ -12,10 +13,13 @@ import pytest
 from PIL import Image
 
 from tests.phantoms import phantom_case, write_phantom_shard
+from tests.xr2ct import scores
 from tests.xr2ct.runs import brighter, write_run
 from xr2ct import report as report_module
+from xr2ct.__main__ import main
 from xr2ct.curves import HEIGHT, WIDTH, read_curve
 from xr2ct.errors import UserError
+from xr2ct.evaluate import COLUMNS as SCORE_COLUMNS
 from xr2ct.evaluate import evaluate
 from xr2ct.gallery import case_pictures, hang
 from xr2ct.pictures import DISPLAY_HU, ERROR_HU, colour, error_map, grey, labels, png
@@ -23,6 +27,7 @@ from xr2ct.planes import PLANES, cut
 from xr2ct.reconstructions import read_index
 from xr2ct.report import report
 from xr2ct.shards import Shard
+from xr2ct.tables import write_csv
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 FAMILY = "same patient, new deformation: shows that the machinery works, not that it generalises"
@@ -181,6 +186,92 @@ def test_the_same_files_make_the_same_page(experiment, tmp_path):
     arguments, _, page = experiment
     report(**(arguments | {"out": tmp_path / "again.html"}), cases_open=1)
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
+def make_seeds(folder):
+    """Runs `plain` (no seed) and `bright` with seeds 1 and 2, judged in part: the arguments of `report`."""
+    shard = write_phantom_shard(
+        folder / "family.h5", [phantom_case(f"f{i}", subject="s") for i in range(4)], split="family"
+    )
+    arguments = {"shards": [shard], "evaluations": [], "reconstructions": [], "out": folder / "report.html"}
+    for name, error in (("plain", 30), ("bright-seed1", 40), ("bright-seed2", 60)):
+        index = write_run(
+            folder / name, Shard(shard), lambda case, error=error: (case.ct_hu + np.int16(error), case.label)
+        )
+        out = folder / f"{name}.csv"
+        evaluate(reconstructions=index, shards=[shard], window=(-1000.0, 1500.0), out=out)
+        arguments["evaluations"].append(out)
+        arguments["reconstructions"].append(index)
+    judged = [
+        scores.row(f"f{i}", "s", 0.6, "nnunet-dice", "ball", "family", "bright", seed=s)
+        for i in range(4)
+        for s in (1, 2)
+    ]
+    judged += [
+        scores.row(f"f{i}", "s", 0.8, "nnunet-dice", "ball", "family", "true CT", simulator="") for i in range(4)
+    ]
+    write_csv(folder / "judged.csv", SCORE_COLUMNS, judged)
+    arguments["evaluations"].append(folder / "judged.csv")
+    return arguments
+
+
+NOTE = "one patient's anatomy: intervals over deformations, not patients"
+
+
+def test_seeds_are_one_run_and_tables_have_sections(tmp_path):
+    arguments = make_seeds(tmp_path)
+    text = report(**arguments, tables=[("Two & one", ["bright", "plain"]), ("Alone", ["plain"])])
+    page = arguments["out"].read_text(encoding="utf-8")
+    reader = assert_safe(page)
+    assert "bright-seed" not in page and "2 runs (plain, bright)" in " ".join("".join(reader.text).split())
+    assert page.count('class="case"') == 4 and len(re.findall('class="name"><b>bright</b>', page)) == 4
+    assert re.search(
+        r"^family +parallel +bright +\S+ \+- \S+ \[.* 50\.0 \+- 14\.1 \[50\.0, 50\.0\]", text, re.MULTILINE
+    )
+    assert text.count("\nTwo & one\n") == 1 and text.count(NOTE) == 3
+    sections = [part.split("</section>")[0] for part in page.split("<section ")]
+    first, second = [part for part in sections if part.startswith('id="table')]
+    shown = " ".join("".join(Reader("<" + first).text).split())
+    for said in (
+        "Two & one",
+        " (seeds)",
+        "plain - bright",
+        "75 % of true CT",
+        "PSNR inside dB",
+        "dashed",
+    ):
+        assert said in shown, said
+    assert shown.index("bright") < shown.index("plain") and "PSNR inside" not in sections[1]
+    assert "bright" not in second and NOTE in html.unescape(second) and 'href="#table2"' in page
+    assert first.count("<svg") == 6  # PSNR, SSIM, Dice, PSNR inside and outside, nnU-Net Dice
+    assert first.count("stroke-dasharray") == 1 and second.count("<svg") == 5
+    assert html.unescape(page[: page.index('id="conventions"')]).count(NOTE) == 1 + 2 + 2 * 2
+    summary = (tmp_path / "summary.csv").read_text().splitlines()
+    assert "± 14.1 (seeds)" in page[: page.index('id="table1"')]
+    (line,) = [line for line in summary if line.startswith("family,parallel,bright,mae_")]
+    assert line.split(",")[14:16] == ["2", "14.1421356"]
+
+
+def test_the_pictured_seed_has_its_own_numbers(tmp_path):
+    arguments = make_seeds(tmp_path)
+    report(**arguments)
+    page = arguments["out"].read_text(encoding="utf-8")
+    (row, *_) = re.findall('class="name"><b>bright</b>.*?</div>', page, re.DOTALL)
+    assert "MAE 40.0 HU" in row and "nnU-Net Dice 0.600" in row
+    (truth, *_) = re.findall('class="name"><b>true CT</b>.*?</div>', page, re.DOTALL)
+    assert "nnU-Net Dice 0.800" in truth
+
+
+def test_tables_are_asked_for_on_the_command_line(tmp_path, capsys):
+    arguments = make_seeds(tmp_path)
+    words = ["report", "--out", str(arguments["out"])]
+    for name in ("shards", "evaluations", "reconstructions"):
+        words += [f"--{name}", *map(str, arguments[name])]
+    assert main([*words, "--table", "Both=plain,bright", "--table", "One=bright"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("\nBoth\n") < printed.index("\nOne\n")
+    assert main([*words, "--table", "Both=plain,spider"]) == 2
+    assert "names run 'spider', expected runs of the evaluations: plain, bright" in capsys.readouterr().err
 
 
 def test_little_is_needed(tmp_path):

@@ -1,12 +1,12 @@
-"""Means, intervals over patients and the printed table, by hand arithmetic."""
+"""Means, seeds, intervals over patients and paired differences, by hand arithmetic."""
 
 import itertools
 import math
-import re
 
 import numpy as np
 import pytest
 
+from tests.xr2ct.scores import PSNR, row
 from xr2ct.errors import UserError
 from xr2ct.evaluate import COLUMNS as SCORE_COLUMNS
 from xr2ct.metrics.interval import FEWEST_PATIENTS, RESAMPLES, bootstrap_interval
@@ -15,31 +15,12 @@ from xr2ct.summary import (
     COLUMNS,
     DIFFERENCE_COLUMNS,
     differences,
-    format_table,
-    legacy_table,
+    mean_over_cases,
     read_scores,
     summarize,
-    table,
     write_summary,
 )
-from xr2ct.tables import aligned, read_csv, write_csv
-
-PSNR = "psnr_window-1000to1500_range1"
-
-
-def row(case, subject, value, metric=PSNR, structure="", split="test", model="a", reason="", simulator="parallel"):
-    return {
-        "case": case,
-        "subject": subject,
-        "split": split,
-        "simulator": simulator,
-        "model": model,
-        "metric": metric,
-        "structure": structure,
-        "value": str(value),
-        "unit": "dB" if metric == PSNR else "1",
-        "reason": reason,
-    }
+from xr2ct.tables import read_csv, write_csv
 
 
 def only(rows, **wanted):
@@ -119,6 +100,45 @@ def test_one_case_has_no_sd():
 def test_the_same_value_twice_is_refused():
     with pytest.raises(UserError, match=r"run 'a' has psnr_.* of case 'c1' twice, expected once. Give the CSV"):
         summarize([row("c1", "s1", 1), row("c1", "s1", 2)])
+    with pytest.raises(UserError, match=r"of case 'c1' twice"):
+        summarize([row("c1", "s1", 1, seed=4), row("c1", "s1", 2, seed=4)])
+
+
+def test_a_case_is_averaged_over_its_seeds_first():
+    rows = [row("c1", "s1", 10, seed=1), row("c1", "s1", 14, seed=2)]
+    rows += [row("c2", "s2", 20, seed=1), row("c2", "s2", 32, seed=2)]
+    found = only(rows, metric=PSNR)
+    assert (found.mean, found.n_cases, found.n_patients, found.n_seeds) == (19, 2, 2, 2)
+    assert found.sd == pytest.approx(math.sqrt(2 * 7**2))  # of the cases 12 and 26
+    assert found.seed_means == {"1": 15, "2": 23} and found.seed_sd == pytest.approx(math.sqrt(2 * 4**2))
+    assert only(rows[::2], metric=PSNR).n_seeds == 1 and math.isnan(only(rows[::2], metric=PSNR).seed_sd)
+
+
+def test_a_seed_that_lacks_a_case_gives_the_other_cases_no_weight():
+    rows = [row("c1", "s1", 10, seed=1), row("c1", "s1", 14, seed=2), row("c1", "s1", 12, seed=3)]
+    rows += [row("c2", "s2", 20, seed=1), row("c2", "s2", "nan", seed=2, reason="lost")]
+    found = only(rows, metric=PSNR)
+    assert (found.mean, found.n_missing, found.n_seeds) == (16, 1, 3)  # not (10 + 14 + 12 + 20) / 4
+
+
+def test_structures_are_averaged_within_a_seed_then_over_seeds():
+    rows = [row("c1", "s1", 0.2, "dice", "heart", seed=1), row("c1", "s1", 0.4, "dice", "liver", seed=1)]
+    rows += [row("c1", "s1", 0.9, "dice", "heart", seed=2), row("c1", "s1", "nan", "dice", "liver", seed=2)]
+    found = only(rows, structure=ALL_STRUCTURES)
+    assert found.mean == pytest.approx((0.3 + 0.9) / 2) and found.n_structures == 2
+    assert mean_over_cases(found.values) == found.mean and math.isnan(mean_over_cases({}))
+
+
+@pytest.mark.parametrize("split", ["family", "family_transfer", "family_validation"])
+def test_intervals_of_deformations_are_over_cases(split):
+    values = [1.0, 2, 4, 8, 16, 32]
+    rows = [row(f"c{i}", "s", value, split=split) for i, value in enumerate(values)]
+    found = only(rows, metric=PSNR)
+    expected = bootstrap_interval(np.array(values), [f"s c{i}" for i in range(6)])
+    assert (found.low95, found.high95, found.reason, found.n_patients) == (*expected, "", 1)
+    assert only(rows[:3], metric=PSNR).reason == "3 cases, no interval"
+    assert only(rows[:1], metric=PSNR).reason == "1 case, no interval"
+    assert only([each | {"split": "train"} for each in rows], metric=PSNR).reason == "1 patient, no interval"
 
 
 def paired(rows, **wanted):
@@ -162,6 +182,33 @@ def test_differences_stay_within_split_and_metric_and_cover_all_pairs():
     assert found == [(split, *pair) for split in ("test", "family") for pair in pairs]
 
 
+def seeded(model, by_seed):
+    return [
+        row(f"c{i}", f"s{i}", v, model=model, seed=s) for s, values in by_seed.items() for i, v in enumerate(values)
+    ]
+
+
+def test_differences_pair_equal_seeds():
+    rows = seeded("a", {1: [10, 20], 2: [14, 30]}) + seeded("b", {2: [15, 31], 1: [11, 21]})
+    found = paired(rows)
+    assert (found.mean, found.seed_sd, found.n_seeds, found.n_cases, found.sd) == (1, 0, 2, 2, 0)
+
+
+def test_a_run_without_seeds_is_set_against_every_seed():
+    rows = seeded("mean", {"": [10, 20]}) + seeded("b", {1: [11, 21], 2: [14, 24]})
+    found = paired(rows)
+    assert (found.mean, found.n_seeds, found.n_missing) == (2.5, 2, 0)
+    assert found.seed_sd == pytest.approx(math.sqrt(2 * 1.5**2))
+    assert paired(rows[2:] + rows[:2]).mean == -2.5 and paired(rows[2:] + rows[:2]).seed_sd == found.seed_sd
+
+
+def test_runs_with_other_seeds_are_averaged_before_they_are_compared():
+    rows = seeded("a", {1: [10, 20], 2: [14, 30]}) + seeded("b", {2: [20, 50], 3: [30, 60], 4: [40, "nan"]})
+    found = paired(rows)
+    assert found.mean == pytest.approx(((30 - 12) + (55 - 25)) / 2)
+    assert (found.n_seeds, found.n_cases) == (1, 2) and math.isnan(found.seed_sd)
+
+
 def test_equal_perfect_cases_are_no_difference_and_no_error():
     rows = [row("c1", "s1", "inf", model=model) for model in ("a", "b")]
     assert paired(rows).reason == "no value: no number in both runs"
@@ -203,99 +250,6 @@ def test_splits_are_in_their_order_and_runs_as_given():
         ("own", "z"),
         ("own", "b"),
     ]
-
-
-def all_metrics(case, subject, **changes):
-    values = {PSNR: 20.123, "ssim3d_gauss11_sigma1.5_window-1000to1500_range1": 0.5, "mae_window-1000to1500": 99.96}
-    rows = [row(case, subject, value, metric, **changes) for metric, value in values.items()]
-    return [
-        *rows,
-        row(case, subject, 0.25, "dice", "heart", **changes),
-        row(case, subject, 7, "hd95", "heart", **changes),
-    ]
-
-
-def test_the_printed_table_is_aligned_and_explains_the_splits():
-    rows = all_metrics("c1", "s1") + all_metrics("c2", "s2") + all_metrics("c3", "s1", split="family", model="longer")
-    text = format_table(table(summarize(rows))).splitlines()
-    assert text[0].split("  ")[0] == "split" and text[0].endswith("cases / patients")
-    assert text[1].split() == ["test", "parallel", "a", "20.12", "0.500", "100.0", "0.250", "1", "7.0", "2", "/", "2"]
-    assert text[2].split() == [
-        "family",
-        "parallel",
-        "longer",
-        "20.12",
-        "0.500",
-        "100.0",
-        "0.250",
-        "1",
-        "7.0",
-        "1",
-        "/",
-        "1",
-    ]
-    assert len({len(line) for line in text[:3]}) == 1
-    assert "test: unseen real patients" in text
-    assert "family: same patient, new deformation: shows that the machinery works, not that it generalises" in text
-
-
-def test_the_structure_count_stands_beside_dice_and_only_counts_what_has_a_dice():
-    rows = all_metrics("c1", "s1") + [row("c1", "s1", 0.75, "dice", "liver"), row("c1", "s1", "nan", "dice", "lung")]
-    head, line, *_ = format_table(table(summarize(rows))).splitlines()
-    at = head.index("structures") + len("structures")
-    assert head.index("Dice") < head.index("structures") < head.index("HD95")
-    assert line[:at].split()[-2:] == ["0.500", "2"]
-    nothing = [row("c1", "s1", 20), row("c1", "s1", "nan", "dice", "heart")]
-    assert format_table(table(summarize(nothing))).splitlines()[1].split()[-6:] == ["-", "-", "-", "1", "/", "1"]
-
-
-def test_the_printed_table_shows_intervals_and_differences_from_the_first_run():
-    rows = [
-        row(f"c{i}", f"s{i}", 20 + i + gain * (i + 1), model=m) for m, gain in (("mean", 0), ("b", 1)) for i in range(4)
-    ]
-    rows += [row(f"c{i}", f"s{i}", 9 + 2 * i, model="cone", simulator="cone") for i in range(4)]
-    text = format_table(table(summarize(rows))).splitlines()
-    assert re.match(r"test +parallel +mean +21\.50 \[20\.\d\d, 22\.\d\d\]", text[1])
-    assert text[5].startswith("paired differences from the first run, same cases and structures")
-    assert text[6].split()[:3] == ["split", "simulator", "run"]
-    assert re.match(r"test +parallel +b - mean +\+2\.50 \[\+1\.\d\d, \+3\.\d\d\] .* 4 / 4$", text[7])
-    assert re.match(r"test +cone - parallel +cone - mean +-9\.50 \[-1\d\.\d\d, -8\.\d\d\] .* 4 / 4$", text[8])
-    assert not any("no interval" in line for line in text)
-
-
-def test_few_patients_are_said_in_the_printed_table():
-    text = format_table(table(summarize(all_metrics("c1", "s1") + all_metrics("c2", "s2")))).splitlines()
-    assert text[-1] == "no interval with fewer than 4 patients: test" and "[" not in "".join(text)
-
-
-def test_legacy_metrics_have_a_table_of_their_own(tmp_path):
-    scores, out = tmp_path / "a.csv", tmp_path / "legacy.csv"
-    rows = [row(f"c{i}", f"s{i}", 20 + i, "psnr_x2ct4095", model=m) for m in ("a", "b") for i in range(2)]
-    write_csv(scores, SCORE_COLUMNS, [*rows, row("c0", "s0", 15), row("c1", "s1", "nan", "ssim_skimage2", reason="x")])
-    assert [r["metric"] for r in read_scores([scores])] == [PSNR]
-    text = legacy_table([scores], out).splitlines()
-    assert text[1].split() == ["test", "parallel", "a", "psnr_x2ct4095", "20.500", "2", "/", "2"]
-    assert text[2].split()[2:4] == ["b", "psnr_x2ct4095"]
-    assert text[3].split() == ["test", "parallel", "a", "ssim_skimage2", "-", "0", "/", "0"]
-    assert [line["metric"] for line in read_csv(out, COLUMNS)] == ["psnr_x2ct4095", "psnr_x2ct4095", "ssim_skimage2"]
-    write_csv(scores, SCORE_COLUMNS, [row("c0", "s0", 15)])
-    assert legacy_table([scores], out) == "" and not out.exists()  # not the table of an earlier report
-
-
-def test_names_stand_to_the_left_and_numbers_to_the_right():
-    assert aligned([["a", "bb", "c"], ["aaa", "b", "ccc"]], left=1) == ["a    bb    c", "aaa   b  ccc"]
-
-
-def test_a_number_on_fewer_cases_says_so_in_the_table():
-    rows = [*all_metrics("c1", "s1"), row("c2", "s2", 20)]
-    line = format_table(table(summarize(rows))).splitlines()[1]
-    assert "0.250 (1 case)" in line and line.endswith("2 / 2")
-
-
-def test_two_windows_in_one_table_are_refused():
-    rows = [row("c1", "s1", 1), row("c1", "s1", 1, "psnr_window0to100_range1", model="b")]
-    with pytest.raises(UserError, match="Evaluate all runs in one window"):
-        table(summarize(rows))
 
 
 def test_files_of_scores_and_summaries(tmp_path):

@@ -17,8 +17,11 @@ example:
                  --window -1000 1500 --out results/evaluate/a.csv
 
 PSNR (dB), SSIM (3-D Gaussian, 11 voxels, sigma 1.5) and cosine similarity of the window mapped to 0..1, MAE (HU) and
-MSE (HU^2) in the window; Dice, HD95 and Chamfer distance in mm for each structure that the reference shows. A case
-without a usable reconstruction is a row with the value nan and a reason, never left out.
+MSE (HU^2) in the window, PSNR and MAE also inside and outside the labelled structures; Dice, HD95 and Chamfer distance
+in mm for each structure that the reference shows. A case without a usable reconstruction is a row with the value nan and
+a reason, never left out.
+
+Runs whose folders end in -seed1, -seed2, ... keep the seed in a column of its own, so that the report can group them.
 
 --legacy adds what other papers call PSNR and SSIM, named after paper and range (psnr_x2ct4095, ssim_skimage2, ...;
 defined in xr2ct/metrics/legacy.py): to stand beside printed numbers. The report keeps them in a table of their own.""",

@@ -20,10 +20,20 @@ example:
 The page needs no network and runs no script. Intervals are 95 % percentile intervals of 2000 seeded resamples of
 patients, not cases; there is none below 4 patients. Rows "a - b" are paired differences on the cases (and structures)
 that both runs have; the table shows those to the first run given, differences.csv all pairs. Metrics of
-`xr2ct evaluate --legacy` get a table of their own, and legacy.csv.""",
+`xr2ct evaluate --legacy` get a table of their own, and legacy.csv.
+
+Runs whose folders differ only in -seed1, -seed2, ... are one run: a case is averaged over the seeds first, and "+-" is
+the standard deviation of the mean from seed to seed, which intervals do not contain. In the splits family,
+family_transfer and family_validation, deformations of one patient, cases are drawn instead of patients. CSVs of
+`xr2ct judge` add a column with the Dice of its segmenter, a line `true CT` with what that segmenter gets on the CTs
+themselves, and each run's share of it.
+
+  --table "Table III: three decoders=default,two-branch,two-stage"
+
+adds a section with these runs: their means, differences from the first of them, and one chart per metric.""",
     )
     add_files(parser, "--shards", "the shards that were evaluated")
-    add_files(parser, "--evaluations", "CSVs of `xr2ct evaluate`, one per run")
+    add_files(parser, "--evaluations", "CSVs of `xr2ct evaluate`, one per run, and of `xr2ct judge`")
     add_files(parser, "--reconstructions", "index.json of the runs to show in pictures")
     add_files(parser, "--training", "train.csv of the runs; the folder's name is the run", required=False)
     parser.add_argument("--cohort", type=Path, metavar="DIR", help="folder with cases.tsv and quarantine.tsv")
@@ -40,13 +50,21 @@ that both runs have; the table shows those to the first run given, differences.c
         metavar="PNG",
         help="simulated X-rays to show, as `python -m pipeline radiographs` draws them; the file's name is the caption",
     )
+    parser.add_argument(
+        "--table",
+        action="append",
+        default=[],
+        metavar="TITLE=RUN,RUN",
+        help="runs to compare in a section of their own",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="HTML", help="page to write")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
+    from xr2ct.comparison import read_title
     from xr2ct.report import report
-    from xr2ct.summary import legacy_table
+    from xr2ct.summary_text import legacy_table
 
     text = report(
         shards=options.shards,
@@ -57,6 +75,7 @@ def run(options: argparse.Namespace) -> None:
         cases_open=options.cases,
         picture=options.picture,
         figures=options.figure,
+        tables=[read_title(text) for text in options.table],
         out=options.out,
     )
     legacy = legacy_table(options.evaluations, options.out.with_name("legacy.csv"))
