@@ -24,6 +24,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,18 @@ def start(folder: Path, cores: int) -> subprocess.Popen:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+@contextmanager
+def started(folder: Path, cores: int) -> Iterator[subprocess.Popen]:
+    """The workflow at work; in the end, whatever ends it, its whole tree is killed by -9."""
+    process = start(folder, cores)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -253,14 +266,11 @@ def kill_often(folder: Path, cases: int, cores: int, broken: float, kills: int, 
     cost = run(undisturbed, cores)
     chance, hits = random.Random(seed), 0
     for goal in sorted(chance.sample(range(len(made(undisturbed))), kills)):
-        process = start(killed, cores)
-        while process.poll() is None and len(made(killed)) <= goal:
-            time.sleep(0.05)
-        time.sleep(chance.uniform(0.0, 0.5))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            hits += 1
-        process.wait()
+        with started(killed, cores) as process:
+            while process.poll() is None and len(made(killed)) <= goal:
+                time.sleep(0.05)
+            time.sleep(chance.uniform(0.0, 0.5))
+            hits += process.poll() is None
         print(f"killed with {len(made(killed))} of {len(made(undisturbed))} results there", flush=True)
     last = run(killed, cores)
     wrong = lost_and_wrong(killed, codes) if not last.exit_code else [f"exit {last.exit_code}"]

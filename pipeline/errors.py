@@ -1,8 +1,24 @@
 """The errors a user may see: `UserError` and `TransientError` stop the command, `CaseError` quarantines one case."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class UserError(Exception):
     """Wrong input to a command: the message says what was given, what was expected and what to do (exit code 2)."""
+
+
+def unknown(said: str, value: str, known: Iterable[str], otherwise: str = "") -> UserError:
+    """The error for a `value` that is none of `known`: what is `said` of it, all of those, and the nearest one.
+
+    `otherwise` is what to do where none is near.
+    """
+    known = list(known)
+    nearest = get_close_matches(value, known, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else otherwise
+    return UserError(f"{said}; expected one of: {', '.join(known)}.{hint}")
 
 
 class TransientError(Exception):

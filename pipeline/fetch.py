@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from pipeline.archives import unpack
 from pipeline.errors import CaseError, UserError
-from pipeline.files import file_sha256
+from pipeline.parts import content_sha256
 from pipeline.patients import subject_key
 from pipeline.records import run_case
 from pipeline.sources import get_edition
@@ -113,8 +112,11 @@ def fetch_file(
                 f"line {bad_id_line} of the cohort CSV has a case id that cannot be a file name; expected letters, "
                 "digits, '.', '_' and '-', at most 64",
             )
-        found = {"ct": _existing(ct, "CT"), "fetched_sha256": _content_sha256(Path(ct))}
-        return found | (_label(Path(_existing(label, "label")), folder) if label else {"label": None})
+        found = {"ct": _existing(ct, "CT"), "fetched_sha256": content_sha256(Path(ct)), "label": None}
+        if label:
+            found |= _label(Path(_existing(label, "label")), folder)
+            found["fetched_label_sha256"] = content_sha256(Path(label))
+        return found
 
     return run_case("fetch", known, folder, work)
 
@@ -143,13 +145,6 @@ def _existing(path: str, what: str) -> str:
     if not path or not Path(path).exists():
         raise CaseError("E_MISSING", f"the {what} file named in the cohort CSV does not exist")
     return str(Path(path).resolve())
-
-
-def _content_sha256(path: Path) -> str:
-    if path.is_file():
-        return file_sha256(path)
-    files = sorted(member for member in path.rglob("*") if member.is_file())
-    return hashlib.sha256("".join(file_sha256(member) for member in files).encode()).hexdigest()
 
 
 def _download(package: Package, scratch: Path) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from jaxtyping import Float, Integer, UInt8
 from numpy import ndarray
 
 from pipeline.anatomy import check_anatomy
-from pipeline.errors import CaseError
+from pipeline.errors import CaseError, UserError
 from pipeline.nifti import load_nifti, save_nifti
 from pipeline.read import read_label
 from pipeline.read.field_of_view import beyond_rim
@@ -23,19 +25,52 @@ NOT_ANNOTATED, ABSENT, CUT, COMPLETE = range(4)
 _LATTICE_TOLERANCE_MM = 0.01
 _SLAB_VOXELS = 1 << 22
 
+Source = tuple[Integer[ndarray, "i j k"], Float[ndarray, "4 4"], dict[int, str]]
+"""Ids on the voxels of a CT turned to RAS, their affine, and the names of the ids."""
+
 
 def label(record_path: Path, folder: Path, *, structures: list[str]) -> dict:
     """Label map -> `folder`/label.nii.gz (uint8, 0 background, 1..K in the order of `structures`) and a status for each."""
+    known = _check(record_path)
+    return _label(record_path, known, folder, lambda: _load(record_path, known), structures)
+
+
+def label_vertebrae(record_paths: list[Path], folder: Path, *, structures: list[str]) -> list[dict]:
+    """Each vertebra of one CT in `folder`-L1, ...; the CT's label map is read once."""
+    known = [_check(path) for path in record_paths]
+    scans = sorted({one.get("scan", "a whole CT") for one in known})
+    if len(scans) > 1 or "a whole CT" in scans:
+        raise UserError(f"the records are of {', '.join(scans)}; expected vertebrae of one CT. Label each alone.")
+    (scan,) = scans
+    usable = [(path, one) for path, one in zip(record_paths, known, strict=True) if one["status"] == "ok"]
+    load = cache(lambda: _load(*usable[0]))
+    return [
+        _label(path, one, folder.with_name(folder.name + one["case"].removeprefix(scan)), load, structures)
+        for path, one in zip(record_paths, known, strict=True)
+    ]
+
+
+def _check(record_path: Path) -> dict:
+    """The record that ingest left; UserError for one of another stage."""
     known = read_record(record_path)
     if known["status"] == "ok":
         read_record(record_path, "ingest")
+    return known
 
+
+def _load(record_path: Path, known: dict) -> Source | None:
+    file = (record_path.parent / known["source_label"]).resolve() if known["source_label"] else None
+    return source_labels(known, file, tuple(known["source_shape"]), np.array(known["source_affine"]))
+
+
+def _label(
+    record_path: Path, known: dict, folder: Path, load: Callable[[], Source | None], structures: list[str]
+) -> dict:
     def work(folder: Path) -> dict:
         ct_path = (record_path.parent / known["ct"]).resolve()
         target = np.array(known["affine"])
         cube = load_nifti(ct_path).shape[0]
-        file = (record_path.parent / known["source_label"]).resolve() if known["source_label"] else None
-        source = source_labels(known, file, tuple(known["source_shape"]), np.array(known["source_affine"]))
+        source = load()
         if source is None:
             mapped = np.zeros((cube,) * 3, np.uint8)
             status = np.full(len(structures) + 1, NOT_ANNOTATED, np.uint8)
@@ -63,8 +98,8 @@ def label(record_path: Path, folder: Path, *, structures: list[str]) -> dict:
 
 def source_labels(
     known: dict, label: Path | None, ct_shape: tuple[int, ...], ct_affine: Float[ndarray, "4 4"]
-) -> tuple[Integer[ndarray, "i j k"], Float[ndarray, "4 4"], dict[int, str]] | None:
-    """(ids on the CT's voxels turned to RAS, their affine, id -> name), or None where a case has no labels.
+) -> Source | None:
+    """The labels of a CT, or None where a case has none.
 
     `known` is its record: the names of the ids, and which of them to correct.
     """

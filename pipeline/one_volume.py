@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from jaxtyping import Float64, Int16
 from numpy import ndarray
 
 from pipeline.errors import CaseError, UserError
-from pipeline.geometry import centre_mm, corners_mm, make_view
-from pipeline.simulators import Simulator, make_simulator
+from pipeline.geometry import centre_mm, corners_mm
+from pipeline.simulators import Simulator, make_simulator, stand_views
 from pipeline.sweeps import draw_angles, require_no_sweep
 
 DETECTOR_PX = (256, 256)
@@ -77,18 +78,7 @@ def _half_shadow_mm(simulator: Simulator, shape: tuple[int, int, int], affine: n
     """Farthest point of the volume's shadow from the detector's centre, over all views: along u, along v."""
     corners = np.column_stack([corners_mm(shape, affine, beyond=_REACH_VOXELS), np.ones(8)])
     reach = np.zeros(2)
-    for view in simulator.views:
-        placed = make_view(
-            view,
-            centre_mm(shape, affine),
-            beam=simulator.beam,
-            detector_px=(1, 1),
-            pixel_mm=1.0,
-            sdd_mm=simulator.sdd_mm,
-            sod_mm=simulator.sod_mm,
-            offset_mm=simulator.offset_mm,
-            roll_deg=simulator.roll_deg,
-        )
+    for placed in stand_views(replace(simulator, detector_px=(1, 1), pixel_mm=1.0), centre_mm(shape, affine)):
         shadow = corners @ placed.projection().T
         if (shadow[:, 2] <= 0).any():
             raise UserError(

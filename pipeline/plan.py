@@ -12,17 +12,18 @@ from pipeline.sources.contract import PlannedCase, index_path, read_index, split
 
 __all__ = ["CASE_ID", "DerivedCase", "Plan", "PlannedCase", "is_case_id", "make_plan"]
 
-DERIVED_SPLITS = ("train", "family_validation", "family")
+DERIVED_SPLITS = ("train", "family_validation", "family", "family_transfer")
 
 
 @dataclass(frozen=True)
 class DerivedCase:
-    """A deformation to make of `parent`; `number` seeds it."""
+    """A deformation to make of `parent`; `number` seeds it. `deformation` is what it does other than the experiment's."""
 
     id: str
     parent: str
     split: str
     number: int
+    deformation: dict[str, float | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _derived(entries: list[dict], cases: dict[str, PlannedCase], incomplete: boo
                 "held-out patient into training. Expected a parent of split 'train'."
             )
         for split in DERIVED_SPLITS:
-            for _ in range(entry[split]):
+            for _ in range(entry.get(split, 0)):
                 number = numbers[parent] = numbers.get(parent, 0) + 1
                 case = f"{parent}-d{number:04d}"
                 if not is_case_id(case) or case.lower() in taken:
@@ -146,5 +147,5 @@ def _derived(entries: list[dict], cases: dict[str, PlannedCase], incomplete: boo
                         f"derived case {case!r} would take the id of another case, or one longer than 64 characters. "
                         "Rename that case, or the parent."
                     )
-                derived[case] = DerivedCase(case, parent, split, number)
+                derived[case] = DerivedCase(case, parent, split, number, entry.get("deformation", {}))
     return derived

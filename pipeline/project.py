@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from pipeline.chance import generator
 from pipeline.files import array_sha256
-from pipeline.geometry import View, centre_mm, corners_mm, make_view, require_in_beam
+from pipeline.geometry import View, centre_mm, corners_mm, require_in_beam
 from pipeline.nifti import load_nifti
 from pipeline.physics.detector import LEAST_INTENSITY, LEAST_PHOTONS, detected_energy, read_out
 from pipeline.physics.materials import DECOMPOSITIONS
@@ -22,7 +22,7 @@ from pipeline.projectors.deepdrr import project_deepdrr
 from pipeline.projectors.from_hu import areal_densities, attenuation_integrals
 from pipeline.records import read_record
 from pipeline.shard_file import Xray
-from pipeline.simulators import Simulator, check_volume, tube_spectrum
+from pipeline.simulators import Simulator, check_volume, stand_views, tube_spectrum
 from pipeline.sweeps import draw_angles
 from pipeline.xray_file import save_xray
 
@@ -42,8 +42,10 @@ def simulate(
     """
     check_volume(ct_hu, affine)
     views = place_views(ct_hu.shape, affine, draw_angles(simulator, case=case, seed=seed))
-    render = _realistic if simulator.physics == "realistic" else _monoenergetic
-    image, attributes = render(ct_hu, affine, views, simulator, case, seed)
+    if simulator.physics == "realistic":
+        image, attributes = _realistic(ct_hu, affine, views, simulator, case, seed)
+    else:
+        image, attributes = _monoenergetic(ct_hu, affine, views, simulator)
     return Xray(
         views=tuple(view.name for view in views),
         image=image,
@@ -63,27 +65,14 @@ def simulate(
 
 def place_views(shape: tuple[int, ...], affine: Float[ndarray, "4 4"], simulator: Simulator) -> list[View]:
     """The simulator's views around the centre of a grid of `shape` (z, y, x); impossible ones are refused."""
-    views = [
-        make_view(
-            view,
-            centre_mm(shape, affine),
-            beam=simulator.beam,
-            detector_px=simulator.detector_px,
-            pixel_mm=simulator.pixel_mm,
-            sdd_mm=simulator.sdd_mm,
-            sod_mm=simulator.sod_mm,
-            offset_mm=simulator.offset_mm,
-            roll_deg=simulator.roll_deg,
-        )
-        for view in simulator.views
-    ]
+    views = stand_views(simulator, centre_mm(shape, affine))
     for view in views:
         require_in_beam(view, corners_mm(shape, affine, beyond=1.0))  # interpolated, it reaches one voxel further
     return views
 
 
 def _monoenergetic(
-    ct_hu: ndarray, affine: ndarray, views: list[View], simulator: Simulator, case: str, seed: int
+    ct_hu: ndarray, affine: ndarray, views: list[View], simulator: Simulator
 ) -> tuple[Float32[ndarray, "view v u"], dict]:
     image = attenuation_integrals(
         ct_hu, affine, views, beam=simulator.beam, backend=simulator.backend, energy_kev=simulator.energy_kev

@@ -6,15 +6,15 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from functools import cache
 from numbers import Integral, Real
 
 import numpy as np
+from jaxtyping import Float
 from numpy import ndarray
 
-from pipeline.errors import UserError
-from pipeline.geometry import view_angles
+from pipeline.errors import UserError, unknown
+from pipeline.geometry import View, make_view, view_angles
 from pipeline.physics.detector import GRIDS, require_exposure
 from pipeline.physics.materials import DECOMPOSITIONS
 from pipeline.physics.scatter import KINDS
@@ -122,6 +122,24 @@ _CHOICES = {
 }
 
 
+def stand_views(simulator: Simulator, isocentre_mm: Float[ndarray, "3"]) -> list[View]:
+    """Tube and detector of each of the simulator's views about a point in RAS mm."""
+    return [
+        make_view(
+            view,
+            isocentre_mm,
+            beam=simulator.beam,
+            detector_px=simulator.detector_px,
+            pixel_mm=simulator.pixel_mm,
+            sdd_mm=simulator.sdd_mm,
+            sod_mm=simulator.sod_mm,
+            offset_mm=simulator.offset_mm,
+            roll_deg=simulator.roll_deg,
+        )
+        for view in simulator.views
+    ]
+
+
 def tube_spectrum(simulator: Simulator) -> Spectrum:
     """The spectrum of a realistic simulator: that of its kvp and filter where given, else the named one."""
     return _tube_spectrum(simulator.spectrum, simulator.kvp, simulator.filter_mm_al)
@@ -135,9 +153,7 @@ def _tube_spectrum(name: str, kvp: float | None, filter_mm_al: float | None) -> 
 def one_of(name: str, value: object, known: Sequence[str]) -> None:
     """UserError naming the nearest valid value unless `value` is one of `known`."""
     if value not in known:
-        nearest = get_close_matches(str(value), known, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else " Choose one of them."
-        raise UserError(f"{name} is {value!r}; expected one of: {', '.join(known)}.{hint}")
+        raise unknown(f"{name} is {value!r}", str(value), known, " Choose one of them.")
 
 
 def _checked(name: str, value: object) -> object:

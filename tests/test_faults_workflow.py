@@ -124,13 +124,15 @@ def test_w08_a_new_result_version_reruns_its_stage_and_a_touched_file_nothing(fi
     assert jobs(done) == {"project": 2, "shard": 2, "shards": 1}, done.stdout + done.stderr
 
 
-def test_w09_a_ct_that_is_replaced_by_an_older_file_is_noticed(finished, tmp_path):
+@pytest.mark.parametrize("size", ["another", "the same"])
+def test_w09_a_ct_that_is_replaced_by_an_older_file_is_noticed(finished, tmp_path, size):
     """As rsync -t and unzip do it: other content, and a time before that of everything made from it."""
     path = finished / "b.nii.gz"
     before, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
     (tmp_path / "new").mkdir()
     write_ct(tmp_path / "new", "b", shift=(0, 3, 1), seed=5)
-    shutil.copy(tmp_path / "new/b.nii.gz", path)
+    other = (tmp_path / "new/b.nii.gz").read_bytes() if size == "another" else before[:-8] + bytes(8)
+    path.write_bytes(other)
     os.utime(path, ns=(times[0] - 10**12, times[1] - 10**12))
     try:
         found = jobs(run(finished, "shards", "-n"))
@@ -138,6 +140,22 @@ def test_w09_a_ct_that_is_replaced_by_an_older_file_is_noticed(finished, tmp_pat
     finally:
         path.write_bytes(before)
         os.utime(path, ns=times)
+
+
+@pytest.mark.parametrize("age_s", [-1000, 1000])
+def test_w09_the_voxels_of_a_metaimage_are_watched_like_its_header(tmp_path, age_s):
+    """Other voxels under an untouched header: newer or older, the CT is fetched, and thus read, again."""
+    (tmp_path / "a.mhd").write_text("ObjectType = Image\nElementDataFile = a.raw\n")
+    raw = tmp_path / "a.raw"
+    raw.write_bytes(bytes(20_000))
+    write_cohort(tmp_path, [{"case": "a", "ct": "a.mhd"}], **SMALL)
+    done = run(tmp_path, "results/fetch/a/case.json")
+    assert done.returncode == 0, done.stderr
+    assert jobs(run(tmp_path, "results/fetch/a/case.json", "-n")) == {}
+    time_ns = raw.stat().st_mtime_ns + age_s * 10**9
+    raw.write_bytes(bytes(10_000) + bytes([1]) * 10_000)
+    os.utime(raw, ns=(time_ns, time_ns))
+    assert jobs(run(tmp_path, "results/fetch/a/case.json", "-n"))["fetch_case"] == 1
 
 
 def test_w11_links_and_read_only_files_in_a_folder_with_spaces(tmp_path, finished):

@@ -2,10 +2,14 @@
 
 import csv
 import json
+import os
+import signal
+import sys
 
 import pytest
 import yaml
 
+from benchmarks import scale
 from benchmarks.broken_cohort import KINDS, make_cohort
 from benchmarks.scale import kill_often
 from pipeline.__main__ import main
@@ -31,6 +35,36 @@ def test_every_kind_of_broken_file_gets_its_code_and_no_good_one_gets_any(tmp_pa
         if record["status"] != "ok":
             found[row] = record["code"]
     assert found == codes
+
+
+@pytest.mark.parametrize("moment", ["undisturbed", "killed"])
+def test_w05_a_polite_end_of_the_benchmark_leaves_no_workflow_and_no_cohort(tmp_path, monkeypatch, moment):
+    """SIGTERM in the run to compare with, and between two kills."""
+    begun, start = [], scale.start
+
+    def sleeper(folder, cores):
+        return [sys.executable, "-c", "import time; time.sleep(600)" if folder.name == moment else ""]
+
+    def interrupt(place):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return [place] * 9
+
+    monkeypatch.setattr(scale, "command", sleeper)
+    monkeypatch.setattr(scale, "start", lambda *given: begun.append(start(*given)) or begun[-1])
+    monkeypatch.setattr(
+        scale, "_look", (lambda pid, cost: None) if moment == "killed" else lambda pid, cost: interrupt(pid)
+    )
+    monkeypatch.setattr(scale, "made", lambda folder: interrupt(folder) if folder.name == "killed" else [folder] * 9)
+    monkeypatch.setattr(sys, "argv", ["scale", "--kills", "1", "--cases", "2", "--out", str(tmp_path / "out")])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            scale.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught.value.code == 143
+    assert begun[-1].wait(timeout=20) == -signal.SIGKILL
+    assert not (tmp_path / "out/work").exists()
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ AVX512 static int64_t mix_halves_avx512(const uint16_t *first, const uint16_t *s
 #endif
 
 INLINE void mix(const float *restrict first, const float *restrict second, float f, int64_t begin, int64_t end,
-                       float *restrict out) {
+                float *restrict out) {
     for (int64_t i = begin; i < end; i++) out[i] = LERP(first[i], second[i], f);
 }
 
@@ -305,7 +305,7 @@ DISPATCH(joseph_columns, (const Volume *volume, const Path *paths, int64_t n_u, 
 /* Where a segment's end lies in cells of the column, for all pixels: from a0 + a1 v to b0 + b1 v, `part` of a slab long.
    A ray shorter than one cell crosses at most one border, (border - a) / slope into the segment. */
 INLINE void siddon_plain(const float *column, float a0, float a1, float b0, float b1, float part, const float *inverse,
-                                int begin, int end, float *line) {
+                         int begin, int end, float *line) {
     for (int v = begin; v < end; v++) {
         float a = fmaf((float)v, a1, a0), b = fmaf((float)v, b1, b0);
         float in = floorf(a), out = floorf(b);

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 from jaxtyping import Float, Float32, Real
 from numpy import ndarray
 from scipy.ndimage import gaussian_filter
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, unknown
 from pipeline.native import call, has_kernels
 from pipeline.physics.attenuation import mass_attenuation
 from pipeline.physics.materials import MATERIALS
@@ -111,9 +110,7 @@ def require_exposure(*, photons: float, grid: str, psf_px: float) -> None:
 def get_grid(name: str) -> Grid:
     """A grid by name; an unknown one is an error that lists the known ones."""
     if name not in GRIDS:
-        nearest = get_close_matches(name, GRIDS, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else " Correct grid."
-        raise UserError(f"grid {name!r} is not known; expected one of: {', '.join(GRIDS)}.{hint}")
+        raise unknown(f"grid {name!r} is not known", name, GRIDS, " Correct grid.")
     return GRIDS[name]
 
 

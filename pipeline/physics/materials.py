@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 from jaxtyping import Float32, Real
 from numpy import ndarray
 
-from pipeline.errors import UserError
+from pipeline.errors import unknown
 
 MATERIALS = ("air", "soft_tissue", "bone")
 """The order of the material axis everywhere; each is a material of pipeline.physics.attenuation."""
@@ -50,9 +49,7 @@ DECOMPOSITIONS = {
 def get_decomposition(name: str) -> Decomposition:
     """A decomposition by name; an unknown one is an error that lists the known ones."""
     if name not in DECOMPOSITIONS:
-        nearest = get_close_matches(name, DECOMPOSITIONS, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else " Correct materials."
-        raise UserError(f"materials {name!r} is not known; expected one of: {', '.join(DECOMPOSITIONS)}.{hint}")
+        raise unknown(f"materials {name!r} is not known", name, DECOMPOSITIONS, " Correct materials.")
     return DECOMPOSITIONS[name]
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 
 from numpy import ndarray
 
-from pipeline.errors import UserError
+from pipeline.errors import unknown
 from pipeline.geometry import View
 from pipeline.projectors.astra import project_astra
 from pipeline.projectors.cil import project_cil
@@ -36,9 +35,5 @@ def get_projector(beam: str, backend: str) -> Projector:
     """The projector for a beam and backend; an unknown backend is an error that lists the known ones."""
     backends = PROJECTORS[beam]
     if backend not in backends:
-        nearest = get_close_matches(backend, backends, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise UserError(
-            f"backend {backend!r} cannot simulate a {beam} beam; expected one of: {', '.join(backends)}.{hint}"
-        )
+        raise unknown(f"backend {backend!r} cannot simulate a {beam} beam", backend, backends)
     return backends[backend]

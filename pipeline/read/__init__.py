@@ -5,17 +5,15 @@ A file is recognised by its first bytes, never by its name; a folder is a DICOM 
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from pipeline.errors import CaseError
-from pipeline.files import file_sha256
 from pipeline.flags import CONTRADICTIONS
+from pipeline.parts import METAIMAGE_START, content_sha256
 from pipeline.read.affine import check_affine
 from pipeline.read.dicom import read_dicom
 from pipeline.read.field_of_view import check_field_of_view
 from pipeline.read.hu import check_hu
-from pipeline.read.mha import START as MHA_START
 from pipeline.read.mha import read_mha
 from pipeline.read.nifti import read_nifti
 from pipeline.read.nrrd import read_nrrd
@@ -61,9 +59,8 @@ def _read_file(path: Path) -> tuple[Stored, str]:
         raise CaseError("E_MISSING", "the file or folder does not exist") from None
     if magic[128:] == b"DICM":
         raise CaseError("E_NOT_NIFTI", "found a single DICOM file; expected a volume or the folder of the series")
-    if MHA_START.match(magic):
-        stored, voxels = read_mha(path)
-        both = [file_sha256(path), file_sha256(voxels)]
-        return stored, both[0] if voxels == path else hashlib.sha256("".join(both).encode()).hexdigest()
-    stored = read_nrrd(path) if magic.startswith(b"NRRD") else read_nifti(path)
-    return stored, file_sha256(path)
+    if METAIMAGE_START.match(magic):
+        stored = read_mha(path)
+    else:
+        stored = read_nrrd(path) if magic.startswith(b"NRRD") else read_nifti(path)
+    return stored, content_sha256(path)

@@ -14,8 +14,6 @@ from pipeline.errors import CaseError
 from pipeline.read.stream import Stream
 from pipeline.read.values import Stored, check_dtype
 
-START = re.compile(rb"\s*(ObjectType|ObjectSubType|NDims|Comment)\s*=")
-"""A MetaImage has no magic number: it starts with one of these lines."""
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
     "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
@@ -23,15 +21,20 @@ _TYPES = {
 _LARGEST_HEADER = 1 << 16
 
 
-def read_mha(path: Path) -> tuple[Stored, Path]:
-    """Voxels and affine of a 3-D MetaImage, and the file that holds the voxels (`path` itself for .mha)."""
+def read_mha(path: Path) -> Stored:
+    """Voxels and affine of a 3-D MetaImage."""
     header, offset = _parse(path)
     shape, dtype, affine = _shape(header), _dtype(header), _affine(header)
-    source, offset = (path, offset) if header["elementdatafile"] == "LOCAL" else (_neighbour(path, header), 0)
+    source = _voxel_file(path, header)
     packing = "zlib" if _flag(header, "compresseddata") else "plain"
     count = math.prod(shape) * dtype.itemsize
-    payload = Stream(source, offset, packing=packing).take_payload(count)
-    return Stored(payload.view(dtype).reshape(shape, order="F"), 1.0, 0.0, affine), source
+    payload = Stream(source, offset if source == path else 0, packing=packing).take_payload(count)
+    return Stored(payload.view(dtype).reshape(shape, order="F"), 1.0, 0.0, affine)
+
+
+def voxel_file(path: Path) -> Path:
+    """The file that holds the voxels of a MetaImage: `path` itself, or the one beside it that its header names."""
+    return _voxel_file(path, _parse(path)[0])
 
 
 def _parse(path: Path) -> tuple[dict[str, str], int]:
@@ -100,8 +103,10 @@ def _affine(header: dict[str, str]) -> Float64[ndarray, "4 4"]:
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
 
 
-def _neighbour(path: Path, header: dict[str, str]) -> Path:
+def _voxel_file(path: Path, header: dict[str, str]) -> Path:
     name = header["elementdatafile"]
+    if name == "LOCAL":
+        return path
     if not re.fullmatch(r"[^/\\%:\0]{1,255}", name) or name in (".", "..", path.name) or name.startswith("LIST"):
         raise CaseError("E_HEADER", "the MetaImage's voxels are not in one file beside its header")
     source = path.parent / name

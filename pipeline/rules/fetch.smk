@@ -21,10 +21,10 @@ def fetch_arguments(wildcards):
     return plan().scans[wildcards.case].fetch
 
 
-def fetch_sizes(wildcards):
-    """Bytes of each file, or files of each series: tells of another file that is older than what was made of the first."""
+def fetch_marks(wildcards):
+    """Tells of another file that is older than what was made of the first; lists made by checkpoint index are never."""
     paths = [path for path in plan().scans[wildcards.case].inputs if path.exists()]
-    return [len(os.listdir(path)) if path.is_dir() else path.stat().st_size for path in paths]
+    return [path.stat().st_size if path in plan().indexes else fingerprint(path) for path in paths]
 
 
 def fetched_records(wildcards):
@@ -73,7 +73,7 @@ rule fetch_case:
         FETCH_ENV
     params:
         arguments=fetch_arguments,
-        sizes=fetch_sizes,
+        marks=fetch_marks,
         version=RESULT_VERSION["fetch"],
     shell:
         "python -m pipeline fetch {params.arguments:q} --out results/fetch/{wildcards.case:q} 2> {log:q}"

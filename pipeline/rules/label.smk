@@ -1,13 +1,15 @@
 """INPUT  results/ingest/{case}/case.json
-OUTPUT results/label/{case}/case.json   and label.nii.gz beside it
+OUTPUT results/label/{case}/case.json   and label.nii.gz beside it; with region vertebra both are of {case}-L1, ...
 """
+
+VERTEBRAE = " --vertebrae" if EXPERIMENT["region"]["kind"] == "vertebra" else ""
 
 
 rule label:
     input:
-        "results/ingest/{case}/case.json",
+        expand("results/ingest/{{case}}{suffix}/case.json", suffix=case_suffixes(EXPERIMENT)),
     output:
-        "results/label/{case}/case.json",
+        expand("results/label/{{case}}{suffix}/case.json", suffix=case_suffixes(EXPERIMENT)),
     log:
         "results/logs/label/{case}.log",
     benchmark:
@@ -22,4 +24,5 @@ rule label:
         version=RESULT_VERSION["label"],
     shell:
         "python -m pipeline label {input:q} --structures {params.structures:q}"
-        " --out results/label/{wildcards.case:q} 2> {log:q}"
+        + VERTEBRAE
+        + " --out results/label/{wildcards.case:q} 2> {log:q}"

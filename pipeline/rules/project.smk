@@ -3,9 +3,12 @@ OUTPUT results/project/{simulator}/{case}.h5
 """
 
 
+BACKEND_ENVS = {"astra": "../envs/cil.yaml", "cil": "../envs/cil.yaml", "deepdrr": "../envs/deepdrr.yaml"}
+
+
 def project_environment(wildcards):
     backend = EXPERIMENT["simulators"][wildcards.simulator]["backend"]
-    return "../envs/cil.yaml" if backend in ("astra", "cil") else "../envs/pipeline.yaml"
+    return BACKEND_ENVS.get(backend, "../envs/pipeline.yaml")
 
 
 def project_arguments(wildcards):

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.parts import parts_of
 from pipeline.patients import is_case_id, subject_key
 from pipeline.sources.contract import SPLITS, PlannedCase, Source
 
@@ -117,7 +118,7 @@ def _case(entry: dict, folder: Path, line: int, row: dict[str, str], split: str)
             if row.get(option):
                 path = folder / row[option]
                 arguments.append(f"--{option}={path}")
-                inputs += [path] if _watchable(path) else []
+                inputs += [part for part in parts_of(path) if _watchable(part)]
     else:
         arguments.append(f"--bad-id-line={line}")
     return PlannedCase(case, split, tuple(arguments), tuple(inputs), entry["license"])

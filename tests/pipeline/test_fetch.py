@@ -96,6 +96,22 @@ def test_a_users_file_is_recorded_where_it_lies(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["case.json"]
 
 
+def test_the_record_changes_with_the_voxels_of_a_metaimage_and_with_the_labels(tmp_path):
+    """Snakemake goes by content: a record that stays the same would keep what was made of other voxels."""
+    header, label = tmp_path / "a.mhd", tmp_path / "l.mhd"
+    header.write_text("ObjectType = Image\nElementDataFile = a.raw\n")
+    label.write_text("ObjectType = Image\nElementDataFile = l.raw\n")
+
+    def record(ct=b"ct", ids=b"ids"):
+        (tmp_path / "a.raw").write_bytes(ct)
+        (tmp_path / "l.raw").write_bytes(ids)
+        fetch_file("a", "test", tmp_path / "out", ct=str(header), label=str(label), **FOLDER)
+        return (tmp_path / "out/case.json").read_bytes()
+
+    assert record() == record()
+    assert len({record(), record(ct=b"CT"), record(ids=b"IDS")}) == 3
+
+
 @pytest.mark.parametrize(
     ("ct", "label", "what"), [("gone.nii", "", "CT"), ("", "", "CT"), ("here.nii", "gone.nii", "label")]
 )

@@ -383,9 +383,9 @@ def cpu_flags():
 @pytest.mark.parametrize("decomposition", list(DECOMPOSITIONS))
 @pytest.mark.parametrize("name", ["PA", {"name": "b", "alpha_deg": -100.0, "beta_deg": 20.0}], ids=["PA", "tilted"])
 def test_materials_in_one_pass_equal_one_volume_each(kernels, decomposition, name):
-    """Columns of air only, of bone only and of everything, through the one pass over HU and volume by volume."""
+    """Columns of air, bone or everything, and just beyond air's bounds: one pass over HU, and volume by volume."""
     hu = np.random.default_rng(5).integers(-1024, 2000, (21, 24, 27)).astype(np.int16)
-    hu[:, :8], hu[:, 8:10], hu[:, 10:16] = -1000, 1200, 40
+    hu[:, :8], hu[:, 8:10], hu[:, 10:16], hu[:, 16:18], hu[:, 18:20] = -1000, 1200, 40, -799, -930
     affine, centre = grid(hu.shape, (2.0, 2.5, 3.0), (0.0, 0.0, 0.0))
     view = view_of(name, centre, "cone", shape=(30, 34), pixel_mm=2.9)
     chosen = DECOMPOSITIONS[decomposition]

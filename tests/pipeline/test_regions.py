@@ -246,6 +246,43 @@ def test_each_vertebra_gets_a_record_of_its_own_and_the_ct_is_read_once(tmp_path
     assert len({records[0]["ct_sha256"], records[1]["ct_sha256"]}) == 2
 
 
+def test_the_label_map_of_all_vertebrae_is_read_once_and_gives_the_same_labels(tmp_path, monkeypatch):
+    import pipeline.label
+
+    reads = []
+    read_label = pipeline.label.read_label
+    monkeypatch.setattr(pipeline.label, "read_label", lambda path: reads.append(path) or read_label(path))
+    records = [tmp_path / f"i/{record['case']}/case.json" for record in vertebrae_of(tmp_path)]
+    reads.clear()
+    options = ["--structures", "kidney", "vertebrae", "--out"]
+    assert main(["label", *map(str, records), "--vertebrae", *options, str(tmp_path / "l/a")]) == 0
+    assert len(reads) == 1
+    for path, status in zip(records, ("ok", "ok", "quarantined"), strict=True):
+        name = path.parent.name
+        together = json.loads((tmp_path / f"l/{name}/case.json").read_text())
+        alone = label(path, tmp_path / f"alone/{name}", structures=["kidney", "vertebrae"])
+        assert together == alone and together["status"] == status
+        if status == "ok":
+            one, other = (load_nifti(tmp_path / f"{place}/{name}/label.nii.gz") for place in ("l", "alone"))
+            np.testing.assert_array_equal(one, other)
+            assert set(np.unique(one)) == {0, 2}
+    assert not (tmp_path / "l/a").exists()
+
+
+def test_records_that_are_not_the_vertebrae_of_one_ct_are_refused(tmp_path, capsys):
+    whole = str(fetched(tmp_path, tmp_path / "ct.nii.gz", stage="ingest"))
+    other = str(fetched(tmp_path / "b", tmp_path / "ct.nii.gz", stage="ingest", scan="b"))
+    third = str(fetched(tmp_path / "c", tmp_path / "ct.nii.gz", stage="ingest", scan="c"))
+    for records, words in (
+        ([whole, other], "label was given 2 records; expected one, or --vertebrae"),
+        ([whole, other, "--vertebrae"], "the records are of a whole CT, b; expected vertebrae of one CT"),
+        ([other, third, "--vertebrae"], "the records are of b, c; expected vertebrae of one CT"),
+    ):
+        assert main(["label", *records, "--structures", "kidney", "--out", str(tmp_path / "l")]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "l").exists()
+
+
 def test_a_ct_set_aside_before_is_handed_on_for_each_vertebra(tmp_path):
     changes = {"status": "quarantined", "code": "E_ID", "reason": "a bad id"}
     records = vertebrae_of(tmp_path, changes.items())
