@@ -6,6 +6,7 @@ median of the ratios within each round, of wall time and of CPU time summed over
 OMP_WAIT_POLICY=passive: torch's waiting threads otherwise count as busy. Scattered points are uniform; a lattice is one block
 of 50 x 50 x 40 neighbouring voxels, of a 512^3 volume (whose finest level the grid has) or of a 128^3 one (whose voxels are
 four vertices apart there). The gradient's error is |g - g64| / |g64| against the reference in float64 at the same points.
+`--device cuda` measures the backends that are present on a GPU (reference, lattice, triton, tinycudann); NOT YET RUN THERE.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xr2ct.device import choose_device
 from xr2ct.encoding import HashGrid, make_levels, present_backends, row_of_vertex
 
 FEATURES = 8
@@ -59,9 +61,11 @@ class Contender:
         """Wall and CPU milliseconds of one forward and backward pass."""
         for parameter in self.parameters:
             parameter.grad = None
+        wait(self.points.device)
         wall, cpu = time.perf_counter(), time.process_time()
         encoded = self.encode()
         encoded.backward(pull.view(encoded.shape))
+        wait(self.points.device)
         return 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu)
 
     def gradient(self) -> Float[Tensor, "parameters"]:
@@ -69,9 +73,15 @@ class Contender:
         return torch.cat([(part.to_dense() if part.is_sparse else part).flatten() for part in parts])
 
 
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def bags(tables: Sequence[nn.Parameter], points: Float[Tensor, "n 3"], sparse: bool) -> Float[Tensor, "n channels"]:
     """A level's eight rows and weights per point, summed by torch's own embedding_bag."""
-    steps = torch.tensor([[number & 1, number >> 1 & 1, number >> 2 & 1] for number in range(8)])
+    steps = torch.tensor([[number & 1, number >> 1 & 1, number >> 2 & 1] for number in range(8)], device=points.device)
     encoded = []
     for level, table in zip(LEVELS, tables, strict=True):
         position = points * level.scale + 0.5
@@ -88,25 +98,25 @@ def axes(voxels: int) -> list[Tensor]:
     return [(torch.arange(size) + voxels // 4 + shift + 0.5) / voxels for shift, size in enumerate(BLOCK)]
 
 
-def contenders(n_points: int) -> list[Contender]:
+def contenders(n_points: int, device: torch.device) -> list[Contender]:
     """Everyone with the same table, where the machine has the backend."""
     generator = torch.Generator().manual_seed(0)
-    points = torch.rand(n_points, 3, generator=generator)
+    points = torch.rand(n_points, 3, generator=generator).to(device)
     places = {
-        voxels: torch.stack(torch.meshgrid(*axes(voxels), indexing="ij")[::-1], dim=-1).reshape(-1, 3)
+        voxels: torch.stack(torch.meshgrid(*axes(voxels), indexing="ij")[::-1], dim=-1).reshape(-1, 3).to(device)
         for voxels in (512, 128)
     }
-    source = HashGrid(LEVELS, FEATURES)
+    source = HashGrid(LEVELS, FEATURES).to(device)
     rows = source.table().detach().split([level.entries for level in LEVELS])
     tables = [nn.Parameter(part.clone()) for part in rows]
 
     def scattered(name: str, backend: str) -> Contender:
-        grid = HashGrid(LEVELS, FEATURES, backend)
+        grid = HashGrid(LEVELS, FEATURES, backend).to(device)
         grid.load_state_dict(source.state_dict())
         return Contender(name, lambda: grid(points), points, [grid.parameters_flat])
 
     def block(name: str, backend: str, voxels: int) -> Contender:
-        grid = HashGrid(LEVELS, FEATURES, backend)
+        grid = HashGrid(LEVELS, FEATURES, backend).to(device)
         grid.load_state_dict(source.state_dict())
         return Contender(name, lambda: grid.lattice(*axes(voxels)), places[voxels], [grid.parameters_flat])
 
@@ -118,21 +128,22 @@ def contenders(n_points: int) -> list[Contender]:
         block("lattice blocks", "lattice", 512),
         block("lattice blocks, 128^3 voxels", "lattice", 128),
     ]
-    return chosen + ([scattered("native", "native")] if "native" in present_backends() else [])
+    kernels = {"cpu": ["native"], "cuda": ["triton", "tinycudann"]}[device.type]
+    return chosen + [scattered(name, name) for name in kernels if name in present_backends()]
 
 
 def true_gradient(points: Float[Tensor, "n 3"], pull: Float[Tensor, "n channels"]) -> Float[Tensor, "parameters"]:
     """The reference's in float64."""
-    grid = HashGrid(LEVELS, FEATURES).double()
+    grid = HashGrid(LEVELS, FEATURES).double().to(points.device)
     grid(points.double()).backward(pull.double())
     return grid.parameters_flat.grad
 
 
-def measure(threads: int, rounds: int, n_points: int, errors: dict[str, float]) -> list[Row]:
+def measure(threads: int, rounds: int, n_points: int, errors: dict[str, float], device: torch.device) -> list[Row]:
     """The table at one number of threads; `errors` keeps what was found, once per contender."""
     torch.set_num_threads(threads)
-    everyone = contenders(n_points)
-    pulls = {id(one.points): torch.rand(len(one.points), len(LEVELS) * FEATURES) for one in everyone}
+    everyone = contenders(n_points, device)
+    pulls = {id(one.points): torch.rand(len(one.points), len(LEVELS) * FEATURES, device=device) for one in everyone}
     true: dict[int, Tensor] = {}
     times: dict[str, list[tuple[float, float]]] = {one.name: [] for one in everyone}
     for turn in range(rounds + 1):  # the first round fills caches and does not count
@@ -176,13 +187,16 @@ def goals(rows: Sequence[Row]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, nargs="+", help="of the CPU; without it 1 and 2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--points", type=int, default=100_000, help="scattered points")
     parser.add_argument("--out", type=Path, help="a CSV file")
     given = parser.parse_args(arguments)
     errors: dict[str, float] = {}
-    rows = [row for threads in given.threads for row in measure(threads, given.rounds, given.points, errors)]
+    device = choose_device(given.device, None)
+    counts = given.threads or {"cpu": [1, 2], "cuda": [1]}[device.type]
+    rows = [row for threads in counts for row in measure(threads, given.rounds, given.points, errors, device)]
     print(
         f"{'threads':>7}  {'':36} {'wall ms':>8} {'CPU ms':>8} {'x gather':>9} {'x bag':>7} {'CPU: x':>7} {'x bag':>7}"
         f" {'gradient':>9}"

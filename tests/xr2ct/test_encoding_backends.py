@@ -1,6 +1,13 @@
-"""Every backend of the hash grid against the reference in float64, and the layout that tiny-cuda-nn would read."""
+"""Every backend of the hash grid against the reference in float64, and the layout that tiny-cuda-nn would read.
 
+On a GPU the backends that need one run there; without one Triton's kernels run in its interpreter, in a process of their own.
+"""
+
+import importlib.util
+import os
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +15,8 @@ import pytest
 import torch
 
 from xr2ct.encoding import BACKENDS, HashGrid, Level, make_levels, present_backends, tinycudann_config
+from xr2ct.encoding.buffers import FREE, empty_buffer
+from xr2ct.encoding.grid import best_backend
 from xr2ct.encoding.native import c_levels
 from xr2ct.encoding.tinycuda import resolutions
 from xr2ct.errors import UserError
@@ -15,24 +24,31 @@ from xr2ct.native import call, has_kernels
 
 LEVELS = make_levels(5, coarsest=3, finest=40, log2_entries=10)  # 3, 6, 11, 22, 40: two dense, three hashed
 HERE = [name for name in BACKENDS if name in present_backends()]
+ON_GPU = torch.cuda.is_available()
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 NEEDS_KERNELS = pytest.mark.skipif(not has_kernels(), reason="the C kernels are not built")
+
+
+def place_of(backend):
+    """Where the backend computes."""
+    return "cuda" if backend in ("triton", "tinycudann") and not INTERPRETED and ON_GPU else "cpu"
 
 
 def grids(backend, features=8, levels=LEVELS):
     """The reference in float64 and a grid of `backend` with the same parameters, of size one."""
-    true = HashGrid(levels, features).double()
+    true = HashGrid(levels, features).double().to(place_of(backend))
     torch.nn.init.uniform_(true.parameters_flat, -1, 1)
     true.parameters_flat.data = true.parameters_flat.data.float().double()
-    found = HashGrid(levels, features, backend)
+    found = HashGrid(levels, features, backend).to(place_of(backend))
     found.load_state_dict(true.state_dict())
     return true, found
 
 
 def cloud(n=700):
-    """Off the lattice, with the corners and faces of the cube and two points outside it; float32 exact in float64."""
+    """Off the lattice, corners and faces of the cube, three points outside it (one below row 0); float32 exact in float64."""
     points = torch.rand(n, 3)
     points[:4] = torch.tensor([[0.0, 0, 0], [1, 1, 1], [0, 1, 0.5], [1, 0.25, 0]])
-    points[4:6] = torch.tensor([[-0.3, 0.2, 1.4], [2.5, -1.0, 0.5]])
+    points[4:7] = torch.tensor([[-0.3, 0.2, 1.4], [2.5, -1.0, 0.5], [0.2, 0.3, -1.2]])
     return points
 
 
@@ -45,7 +61,8 @@ def assert_same(found, true, relative):
 @pytest.mark.parametrize("backend", HERE)
 def test_scattered_points_and_their_gradient_are_the_references_in_float64(backend, features):
     true, found = grids(backend, features)
-    points, pull = cloud(), torch.randn(700, 5 * features)
+    place = place_of(backend)
+    points, pull = cloud().to(place), torch.randn(700, 5 * features, device=place)
     expected, encoded = true(points.double()), found(points)
     assert_same(encoded, expected, 1e-5)
     expected.backward(pull.double())
@@ -60,7 +77,7 @@ def test_a_lattice_and_its_gradient_are_the_references_in_float64(backend):
     expected, encoded = true.lattice(z, y, x), found.lattice(z, y, x)
     assert encoded.shape == (7, 4, 5, 40)
     assert_same(encoded, expected, 1e-5)
-    pull = torch.randn(7, 4, 5, 40)
+    pull = torch.randn(7, 4, 5, 40, device=place_of(backend))
     expected.backward(pull.double())
     encoded.backward(pull)
     assert_same(found.parameters_flat.grad, true.parameters_flat.grad, 1e-4)
@@ -69,17 +86,18 @@ def test_a_lattice_and_its_gradient_are_the_references_in_float64(backend):
 @pytest.mark.parametrize("backend", HERE)
 def test_fifty_steps_of_a_fit_lose_as_the_reference_does(backend):
     """The encoding and a linear layer follow a wave; the seeds fix everything but the rounding."""
+    place = place_of(backend)
     z, y, x = (torch.arange(size) / 9 for size in (6, 7, 8))
-    wave = torch.sin(5 * z[:, None, None] + 3 * y[:, None] * x)
+    wave = torch.sin(5 * z[:, None, None] + 3 * y[:, None] * x).to(place)
     curves = []
     for name in ("reference", backend):
         torch.manual_seed(0)
-        grid, read = HashGrid(LEVELS, 4, name), torch.nn.Linear(20, 1)
+        grid, read = HashGrid(LEVELS, 4, name).to(place), torch.nn.Linear(20, 1).to(place)
         optimizer = torch.optim.Adam([*grid.parameters(), *read.parameters()], lr=1e-2)
         curve = []
         for step in range(50):
             if step % 2:
-                points = torch.rand(100, 3)
+                points = torch.rand(100, 3).to(place)
                 loss = (
                     read(grid(points))[:, 0] - torch.sin(5 * points[:, 2] + 3 * points[:, 1] * points[:, 0])
                 ).square()
@@ -92,6 +110,108 @@ def test_fifty_steps_of_a_fit_lose_as_the_reference_does(backend):
         curves.append(curve)
     assert min(curves[0]) < 0.1 * curves[0][0]
     assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("backend", HERE)
+def test_any_number_of_points_is_encoded_and_points_may_have_a_gradient(backend):
+    true, found = grids(backend)
+    assert found(torch.empty(0, 3, device=place_of(backend))).shape == (0, 40)
+    for n in (1, 127, 129):
+        points = torch.rand(n, 3, device=place_of(backend))
+        assert_same(found(points), true(points.double()), 1e-5)
+    points = points.requires_grad_()
+    (expected,) = torch.autograd.grad(true(points.double()).square().sum(), points)
+    (gradient,) = torch.autograd.grad(found(points).square().sum(), points)
+    assert_same(gradient, expected, 1e-4)
+
+
+@pytest.mark.parametrize("backend", [name for name in HERE if name != "tinycudann"])
+def test_autocast_does_not_reach_the_encoding(backend):
+    _, grid = grids(backend)
+    points, axes = torch.rand(50, 3, device=place_of(backend)), [torch.rand(3) for _ in range(3)]
+    for encode in (lambda: grid(points), lambda: grid.lattice(*axes)):
+        found = []
+        for enabled in (False, True):
+            with torch.autocast(place_of(backend), torch.bfloat16, enabled=enabled):
+                encoded = encode()
+            found.append((encoded, *torch.autograd.grad(encoded.square().sum(), grid.parameters_flat)))
+        assert found[1][0].dtype == torch.float32
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED or ON_GPU, reason="this run tests the kernels itself")
+@pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="the package triton is not installed")
+def test_tritons_kernels_pass_these_tests_in_its_interpreter():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton and not fifty", __file__]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(".") >= 10, done.stdout  # pytest's dots: none of them was skipped for want of triton
+
+
+def test_triton_refuses_a_table_on_the_cpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace())
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(
+        UserError, match=r"'triton': the table is torch\.float32 on cpu; expected torch\.float32 on cuda"
+    ):
+        HashGrid(LEVELS, 8, "triton")(torch.rand(2, 3))
+
+
+def test_auto_takes_the_fastest_present_backend(monkeypatch):
+    on_cpu, on_gpu = (torch.device(name) for name in ("cpu", "cuda"))
+    assert best_backend(on_cpu, torch.float32, 8) == ("native" if has_kernels() else "lattice")
+    assert best_backend(on_cpu, torch.float64, 8) == "lattice"
+    assert best_backend(on_cpu, torch.float32, 33) == "lattice"
+    assert best_backend(torch.device("mps"), torch.float32, 8) == "reference"
+    monkeypatch.setenv("XR2CT_NATIVE", "0")
+    assert best_backend(on_cpu, torch.float32, 8) == "lattice"
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert best_backend(on_gpu, torch.float32, 8) == "reference"
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert best_backend(on_gpu, torch.float32, 8) == "triton"
+    assert best_backend(on_gpu, torch.bfloat16, 8) == "reference"
+
+
+def test_auto_computes_what_the_backend_that_it_takes_computes():
+    auto, chosen = HashGrid(LEVELS, 8, "auto"), HashGrid(LEVELS, 8, "native" if has_kernels() else "lattice")
+    chosen.load_state_dict(auto.state_dict())
+    points, axes = torch.rand(70, 3), (torch.rand(2), torch.rand(3), torch.rand(4))
+    assert torch.equal(auto(points), chosen(points))
+    assert torch.equal(auto.lattice(*axes), chosen.lattice(*axes))
+
+
+def test_a_buffer_begins_at_a_cache_line_and_its_memory_is_lent_again_only_when_nobody_holds_it():
+    first = empty_buffer(3, 12347)
+    assert first.shape == (3, 12347)
+    assert first.data_ptr() % 64 == 0
+    place, view = first.data_ptr(), first[1:]
+    second = empty_buffer(12347, 3)  # of the same size
+    assert second.data_ptr() != place
+    del first
+    assert empty_buffer(3, 12347).data_ptr() != place  # the view still reads it
+    del view, second
+    assert FREE.keys() >= {3 * 12347}
+    kept = empty_buffer(3, 12347)
+    assert 3 * 12347 not in FREE
+    assert kept.data_ptr() % 64 == 0
+
+
+def test_gradients_of_two_passes_do_not_share_memory():
+    """The second pass must not write into the gradient that the first one left."""
+    grid = HashGrid(LEVELS, 8, "auto")
+    points = torch.rand(40, 3)
+    (first,) = torch.autograd.grad(grid(points).sum(), grid.parameters_flat)
+    kept = first.clone()
+    (second,) = torch.autograd.grad(2 * grid(points).sum(), grid.parameters_flat)
+    assert torch.equal(first, kept)
+    torch.testing.assert_close(second, 2 * kept)
 
 
 @NEEDS_KERNELS
@@ -172,14 +292,16 @@ def test_a_table_beyond_the_kernels_integers_is_refused_before_it_is_read():
 
 
 def test_a_misspelt_backend_names_the_nearest():
-    with pytest.raises(UserError, match=r"'natve' is not known; expected one of: reference, lattice.*mean 'native'\?"):
+    with pytest.raises(
+        UserError, match=r"'natve' is not known; expected one of: auto, reference, lattice.*mean 'native'\?"
+    ):
         HashGrid(LEVELS, 8, "natve")
 
 
 def test_hidden_kernels_are_said_to_be_missing(monkeypatch):
     monkeypatch.setenv("XR2CT_NATIVE", "0")
     with pytest.raises(
-        UserError, match=r"'native' is not present here: .*XR2CT_NATIVE=0; expected one of: reference, lattice"
+        UserError, match=r"'native' is not present here: .*XR2CT_NATIVE=0; expected one of: auto, reference, lattice"
     ):
         HashGrid(LEVELS, 8, "native")
     assert HashGrid(LEVELS, 8, "lattice")(torch.rand(2, 3)).shape == (2, 40)

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xr2ct.encoding import lattice, native, reference, tinycuda
+from xr2ct.encoding import lattice, native, reference, tinycuda, triton
+from xr2ct.encoding.buffers import empty_buffer
 from xr2ct.encoding.levels import Levels, rows_of
 from xr2ct.errors import UserError
 from xr2ct.native import has_kernels
@@ -29,10 +30,33 @@ def no_kernels() -> str:
     return "" if has_kernels() else "the C kernels are not built, or hidden by XR2CT_NATIVE=0"
 
 
+def best_backend(device: torch.device, dtype: torch.dtype, features: int) -> str:
+    """The fastest present one for a table of this kind."""
+    if device.type == "cuda" and dtype == torch.float32 and not triton.missing():
+        return "triton"
+    if device.type == "cpu":
+        return "native" if native.can_encode(device, dtype, features) and not no_kernels() else "lattice"
+    return "reference"
+
+
+def best_for(table: Float[Tensor, "rows features"]) -> Backend:
+    return BACKENDS[best_backend(table.device, table.dtype, table.shape[1])]
+
+
+def encode_points_at_best(table: Float[Tensor, "rows features"], *given: Levels | Tensor) -> Tensor:
+    return best_for(table).encode_points(table, *given)
+
+
+def encode_lattice_at_best(table: Float[Tensor, "rows features"], *given: Levels | Tensor) -> Tensor:
+    return best_for(table).encode_lattice(table, *given)
+
+
 BACKENDS = {
+    "auto": Backend(encode_points_at_best, encode_lattice_at_best),
     "reference": Backend(reference.encode_points, reference.encode_lattice),
     "lattice": Backend(reference.encode_points, lattice.encode_lattice),
     "native": Backend(native.encode_points, lattice.encode_lattice, no_kernels),
+    "triton": Backend(triton.encode_points, triton.encode_lattice, triton.missing),
     "tinycudann": Backend(tinycuda.encode_points, tinycuda.encode_lattice, tinycuda.missing),
 }
 
@@ -55,14 +79,15 @@ def choose_backend(name: str) -> Backend:
 class HashGrid(nn.Module):
     """Coordinates in [0, 1] -> L * F features, level-major; table row r is [r F, r F + F) of one flat parameter.
 
-    All backends read and train the same parameter and give the same features to float32 rounding.
+    All backends read and train the same parameter and give the same features to float32 rounding, also under autocast;
+    "auto" takes the fastest that is present where the parameter is.
     """
 
     def __init__(self, levels: Levels, features: int, backend: str = "reference"):
         super().__init__()
         self.levels, self.features, self.backend = levels, features, choose_backend(backend)
         self.parameters_flat = nn.Parameter(
-            torch.empty(rows_of(levels) * features).uniform_(-INITIAL_RANGE, INITIAL_RANGE)
+            empty_buffer(rows_of(levels) * features).uniform_(-INITIAL_RANGE, INITIAL_RANGE)
         )
 
     def table(self) -> Float[Tensor, "rows features"]:
@@ -70,13 +95,19 @@ class HashGrid(nn.Module):
 
     def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n channels"]:
         """Encode scattered points (x, y, z)."""
-        return self.backend.encode_points(self.table(), self.levels, points)
+        with self.full_precision():
+            return self.backend.encode_points(self.table(), self.levels, points)
 
     def lattice(
         self, z: Float[Tensor, "z"], y: Float[Tensor, "y"], x: Float[Tensor, "x"]
     ) -> Float[Tensor, "z y x channels"]:
         """Encode all combinations of three coordinate vectors."""
-        return self.backend.encode_lattice(self.table(), self.levels, z, y, x)
+        with self.full_precision():
+            return self.backend.encode_lattice(self.table(), self.levels, z, y, x)
+
+    def full_precision(self) -> torch.autocast:
+        """Autocast off: bfloat16 has too few bits for the weights, and the gradient is summed over many points."""
+        return torch.autocast(self.table().device.type, enabled=False)
 
     def tinycudann_state(self) -> dict[str, Tensor]:
         """The state_dict of `tinycudann.Encoding(3, tinycudann_config(levels, features))`: save it with torch.save."""

@@ -3,13 +3,13 @@ products, and the adjoint is written out, so that the whole table's gradient is 
 
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from xr2ct.encoding.levels import Levels, row_of_vertex
+from xr2ct.encoding.buffers import empty_buffer
+from xr2ct.encoding.levels import Levels, row_of_vertex, rows_of
 from xr2ct.encoding.reference import interpolation, tables
 
 
@@ -52,8 +52,7 @@ class EncodeLattice(torch.autograd.Function):
 
 
 def zero_table(levels: Levels, features: int, like: Tensor) -> Float[Tensor, "rows features"]:
-    """Zeros of the table's shape; on the CPU NumPy's, whose pages are large and not written before they are needed."""
-    shape = (sum(level.entries for level in levels), features)
-    if like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64):
-        return torch.from_numpy(np.zeros(shape, dtype=str(like.dtype).removeprefix("torch.")))
-    return like.new_zeros(shape)
+    """Zeros of the table's shape, type and device."""
+    if like.device.type == "cpu" and like.dtype == torch.float32:
+        return empty_buffer(rows_of(levels), features).zero_()
+    return like.new_zeros(rows_of(levels), features)

@@ -5,13 +5,13 @@ import ctypes
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xr2ct.encoding import reference
+from xr2ct.encoding.buffers import empty_buffer
 from xr2ct.encoding.lattice import zero_table
 from xr2ct.encoding.levels import Levels
 from xr2ct.errors import UserError
@@ -25,7 +25,7 @@ def encode_points(
 ) -> Float[Tensor, "n channels"]:
     """Encode scattered points (x, y, z); points that need a gradient themselves go through the reference."""
     for name, value in {"table": table, "points": points}.items():
-        if value.dtype != torch.float32 or value.device.type != "cpu" or table.shape[1] > MOST_FEATURES:
+        if not can_encode(value.device, value.dtype, table.shape[1]):
             raise UserError(
                 f"backend 'native': the {name} is {value.dtype} on {value.device}, {table.shape[1]} features; expected "
                 f"torch.float32 on cpu, at most {MOST_FEATURES} features. Choose the backend 'reference'."
@@ -35,6 +35,11 @@ def encode_points(
     return EncodePoints.apply(table.contiguous(), levels, points.T.contiguous())
 
 
+def can_encode(device: torch.device, dtype: torch.dtype, features: int) -> bool:
+    """Whether the kernel reads tables of this kind."""
+    return device.type == "cpu" and dtype == torch.float32 and features <= MOST_FEATURES
+
+
 class EncodePoints(torch.autograd.Function):
     """Of points [3, n]. Linear in the table: the backward pass needs the points, nothing of the table."""
 
@@ -42,8 +47,7 @@ class EncodePoints(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, levels: Levels, points: Tensor) -> Tensor:
         ctx.save_for_backward(points)
         ctx.levels, ctx.features = levels, table.shape[1]
-        shape = (points.shape[1], len(levels) * ctx.features)
-        encoded = torch.from_numpy(np.empty(shape, np.float32))  # NumPy asks for large pages
+        encoded = empty_buffer(points.shape[1], len(levels) * ctx.features)
         call("hash_grid_encode", c_levels(levels), len(levels), ctx.features, points, points.shape[1], table, encoded)
         return encoded
 

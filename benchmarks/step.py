@@ -1,0 +1,284 @@
+"""How fast SPIDER trains here, and how far each part is from what the machine can do: `python -m benchmarks.step`.
+
+One step is forward, backward and optimiser on `cases` invented cases of `size`^3 voxels and two X-rays of `size`^2 pixels.
+`plain` is the same network with the same parameters, voxels and objective in plain PyTorch (benchmarks/plain_spider.py, torch's
+own Adam); rounds are interleaved and ratios taken within each round, so that a busy machine slows both alike. The table gives
+each part of our step beside its limit: arithmetic at the speed of a large float32 matrix product, bytes at that of a stream
+triad, table rows at that of random rows, all measured in the same rounds. Below 1 where what is read is still in a cache.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.limits import Limits, measure_limits, median_limits, seconds
+from benchmarks.plain_spider import PlainSpider
+from xr2ct import sampling
+from xr2ct.cases import Example, Task
+from xr2ct.encoding.reference import interpolation
+from xr2ct.models.registry import choose
+from xr2ct.models.spider import Spider
+from xr2ct.sampling import Lattice, comb
+from xr2ct.shards import Case, Xray
+from xr2ct.training_settings import make_optimizer
+
+GOAL = 5.0
+STRUCTURES = ("background", *(f"structure{number}" for number in range(1, 9)))
+REST = "decoder and loss"
+PARTS = ("UNet", "feature sampling", "encoding", REST, "optimiser")
+
+
+def invent_examples(size: int, cases: int, beam: str) -> list[Example]:
+    """Ellipsoids in noise, PA and LAT, every structure present."""
+    random, made = np.random.default_rng(0), []
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = 1 - size
+    place = (size - 1) / 2
+    tilt = 1 / 800 if beam == "cone" else 0.0  # magnification changes along the ray
+    pa = [[0.5, tilt * place, 0, place], [0, tilt * place, -0.5, place], [0, tilt, 0, 1]]
+    lat = [[tilt * place, 0.5, 0, place], [tilt * place, 0, -0.5, place], [tilt, 0, 0, 1]]
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size),) * 3, indexing="ij")
+    for number in range(cases):
+        label = np.zeros((size,) * 3, np.uint8)
+        for structure, centre in enumerate(random.uniform(-0.6, 0.6, (len(STRUCTURES) - 1, 3)), start=1):
+            radius = random.uniform(0.2, 0.4, 3)
+            inside = sum(((axis - c) / r) ** 2 for axis, c, r in zip((z, y, x), centre, radius, strict=True)) < 1
+            label[inside] = structure
+        ct_hu = (100 * label + random.normal(0, 20, label.shape)).astype(np.int16)
+        status = np.full(len(STRUCTURES), 3, np.uint8)
+        case = Case(f"case{number}", "", "", "train", "", affine, ct_hu, label, status, 0)
+        image = random.random((2, size, size), np.float32)
+        nowhere = np.zeros((2, 4)), np.zeros((2, 3, 3))
+        made.append(Example(case, Xray(["PA", "LAT"], image, np.array([pa, lat]), *nowhere, {})))
+    return made
+
+
+def make_model(examples: Sequence[Example], settings: dict[str, object]) -> Spider:
+    task = Task("parallel", ("PA", "LAT"), STRUCTURES, examples[0].case.ct_hu.shape, (-500.0, 1300.0))
+    torch.manual_seed(0)
+    entry, chosen = choose("spider", settings)
+    model = entry.build(task, chosen)
+    model.prepare(examples)
+    return model
+
+
+class Clock:
+    """Seconds per part and direction; what runs belongs to the part that was entered last."""
+
+    def __init__(self) -> None:
+        self.spent: dict[tuple[str, str], float] = defaultdict(float)
+        self._now, self._since, self._direction = REST, time.perf_counter(), "forward"
+
+    def enter(self, part: str, direction: str | None = None) -> None:
+        now = time.perf_counter()
+        self.spent[self._now, self._direction] += now - self._since
+        self._now, self._since, self._direction = part, now, direction or self._direction
+
+
+class Mark(torch.autograd.Function):
+    """Nothing forward; backward, the clock enters a part when the gradient passes."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor, clock: Clock, part: str) -> Tensor:
+        ctx.clock, ctx.part = clock, part
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx, pull: Tensor) -> tuple[Tensor, None, None]:
+        ctx.clock.enter(ctx.part)
+        return pull, None, None
+
+
+def timed(work: Callable[..., Tensor], part: str, clock: Clock) -> Callable[..., Tensor]:
+    """`work` whose time, forward and backward, is that of `part`."""
+
+    def run(*arguments: object) -> Tensor:
+        marked = [
+            Mark.apply(one, clock, REST) if isinstance(one, Tensor) and one.requires_grad else one for one in arguments
+        ]
+        clock.enter(part)
+        value = work(*marked)
+        clock.enter(REST)
+        return Mark.apply(value, clock, part)
+
+    return run
+
+
+@contextmanager
+def watched(model: Spider, clock: Clock) -> Iterator[None]:
+    """The model's parts report to the clock."""
+    users = [m for name, m in list(sys.modules.items()) if name.startswith("xr2ct.") and "read_bilinear" in vars(m)]
+    with ExitStack() as stack:
+        reading = timed(sampling.read_bilinear, "feature sampling", clock)
+        for place, name, work in [
+            (model.unet, "forward", timed(model.unet.forward, "UNet", clock)),
+            (model.position, "lattice", timed(model.position.lattice, "encoding", clock)),
+            *((user, "read_bilinear", reading) for user in users),
+        ]:
+            stack.enter_context(mock.patch.object(place, name, work))
+        yield
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to train: `loss` of a step number, and its optimiser."""
+
+    name: str
+    loss: Callable[[int], Tensor]
+    optimizer: torch.optim.Optimizer
+
+    def step(self, number: int, clock: Clock | None = None) -> tuple[float, float]:
+        """Wall and CPU seconds of one step."""
+        clock = clock or Clock()
+        self.optimizer.zero_grad(set_to_none=True)
+        wall, cpu = time.perf_counter(), time.process_time()
+        clock.enter(REST, "forward")
+        loss = self.loss(number)
+        clock.enter(REST, "backward")
+        loss.backward()
+        clock.enter("optimiser", "forward")
+        self.optimizer.step()
+        clock.enter(REST)
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def lattice_of(model: Spider, number: int) -> Lattice:
+    """The voxels of a step, as `model.loss` draws them."""
+    return comb(model.task.shape, model.settings.points, model.settings.run, np.random.default_rng(number))
+
+
+def contenders(
+    examples: Sequence[Example], settings: dict[str, object], bfloat16: bool
+) -> tuple[Spider, list[Contender]]:
+    """Ours first; all start from the same parameters."""
+
+    def ours(name: str, **more: object) -> tuple[Spider, Contender]:
+        model = make_model(examples, settings | more)
+        loss = lambda number: model.loss(examples, np.random.default_rng(number))["loss"]  # noqa: E731
+        return model, Contender(name, loss, make_optimizer(model, model.settings))
+
+    model, first = ours("ours")
+    plain = PlainSpider(model)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=model.settings.learning_rate)
+    everyone = [first, Contender("plain", lambda number: plain.loss(examples, lattice_of(model, number)), optimizer)]
+    if bfloat16:
+        everyone.append(ours("ours, bfloat16", precision="bfloat16")[1])
+    return model, everyone
+
+
+def limit_ms(model: Spider, examples: Sequence[Example], limits: Limits) -> dict[tuple[str, str], float]:
+    """Milliseconds that each part would take at the machine's limits."""
+    lattice, work = lattice_of(model, 0), {"UNet": 0.0, REST: 0.0}
+
+    def count(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        part = "UNet" if isinstance(layer, nn.Conv2d) else REST
+        work[part] += 2 * out.numel() * layer.weight[0].numel()
+
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.no_grad():
+        model.loss(examples, np.random.default_rng(0))
+    for hook in hooks:
+        hook.remove()
+    vertices = 0
+    for level in model.position.levels:
+        axes = (interpolation(axis, level, model.position.parameters_flat)[0] for axis in lattice.unit())
+        vertices += int(np.prod([len(axis) for axis in axes]))
+    image = examples[0].xray.image
+    points = [len(lattice.z) * n for n in (len(lattice.x), len(lattice.y))]
+    numbers = model.unet.channels * len(examples) * (image.size + sum(points))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    found = {
+        ("feature sampling", "forward"): 4e-6 * numbers / limits.stream_gbs,
+        ("feature sampling", "backward"): 4e-6 * numbers / limits.stream_gbs,
+        ("encoding", "forward"): 1e-6 * vertices * limits.gather_ns,
+        ("encoding", "backward"): 1e-6 * vertices * limits.scatter_ns
+        + 4e-6 * model.position.parameters_flat.numel() / limits.stream_gbs,
+        ("optimiser", "forward"): 28e-6 * parameters / limits.stream_gbs,  # reads p g m v, writes p m v
+    }
+    for part, flop in work.items():
+        found[part, "forward"] = 1e-6 * flop / limits.gemm_float32
+        found[part, "backward"] = 2e-6 * flop / limits.gemm_float32
+    return found
+
+
+def print_parts(clocks: Sequence[Clock], limits: dict[tuple[str, str], float]) -> None:
+    """Median milliseconds per part, the limit, and how many times the limit it takes."""
+    print(f"{'part of our step':>18} {'':8} {'ms':>7} {'limit':>7} {'times':>6} {'share':>6}")
+    found = {}
+    for part in PARTS:
+        for direction in ("forward", "backward"):
+            found[part, direction] = 1e3 * statistics.median(clock.spent[part, direction] for clock in clocks)
+    total = sum(found.values())
+    for (part, direction), ms in found.items():
+        if (part, direction) in limits:
+            limit = limits[part, direction]
+            print(f"{part:>18} {direction:8} {ms:7.1f} {limit:7.1f} {ms / limit:6.1f} {ms / total:6.0%}")
+    print(f"{'sum':>18} {'':8} {total:7.1f} {sum(limits.values()):7.1f}")
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", type=int, default=128, help="voxels and pixels a side")
+    parser.add_argument("--cases", type=int, default=4, help="per step")
+    parser.add_argument("--beam", choices=("parallel", "cone"), default="parallel")
+    parser.add_argument("--setting", action="append", default=[], metavar="KEY=VALUE", help="of the model; repeatable")
+    parser.add_argument("--bfloat16", action="store_true", help="also with the setting precision=bfloat16")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    settings = {
+        key: value if not value.isdigit() else int(value) for key, value in (s.split("=") for s in given.setting)
+    }
+    examples = invent_examples(given.size, given.cases, given.beam)
+    model, everyone = contenders(examples, settings, given.bfloat16)
+    times: dict[str, list[tuple[float, float]]] = {one.name: [] for one in everyone}
+    clocks: list[Clock] = []
+    found: list[Limits] = []
+    rows = model.position.table().shape[0]
+    for turn in range(given.rounds + 1):  # the first round fills caches and does not count
+        for one in everyone:
+            spent = one.step(turn)
+            if turn:
+                times[one.name].append(spent)
+        clock = Clock()
+        with watched(model, clock):
+            everyone[0].step(turn, clock)
+        if turn:
+            clocks.append(clock)
+            found.append(measure_limits(rows))
+
+    limits = median_limits(found)
+    print(
+        f"machine, {given.threads} threads: stream {limits.stream_gbs:.1f} GB/s, matrix product float32 "
+        f"{limits.gemm_float32:.0f} and bfloat16 {limits.gemm_bfloat16:.0f} GFLOP/s, one of {rows} rows of 32 bytes: "
+        f"gather {limits.gather_ns:.1f} ns, add {limits.scatter_ns:.1f} ns"
+    )
+    print_parts(clocks, limit_ms(model, examples, limits))
+    for name, spent in times.items():
+        wall, cpu = (
+            statistics.median(a[clock] / b[clock] for a, b in zip(times["plain"], spent, strict=True))
+            for clock in (0, 1)
+        )
+        ms = 1e3 * statistics.median(wall for wall, _ in spent)
+        print(f"{name:>18} {ms:8.0f} ms per step, {wall:.1f}x plain in wall time, {cpu:.1f}x in CPU time")
+        if name == "ours":
+            print(f"{'':>18} goal {GOAL:g}x: {'reached' if wall >= GOAL else 'MISSED'}")
+    xray, affine = examples[0].xray, examples[0].case.affine
+    model.eval()
+    print(f"reconstruction of {given.size}^3: {seconds(lambda: model.predict(xray, affine), 3):.2f} s per case")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

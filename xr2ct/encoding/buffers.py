@@ -1,0 +1,27 @@
+"""Large float32 tensors for the CPU that begin at a cache line, lie on large pages and use the memory of the last one again.
+
+A row of eight features is half a cache line: at another alignment every second row needs two. Fresh pages cost more than
+filling them, and torch gives large tensors back to the system at once: every step would pay for the table's gradient anew.
+"""
+
+import weakref
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LINE = 64  # bytes
+FREE: dict[int, np.ndarray] = {}  # by size; one is kept of each
+
+
+def empty_buffer(*shape: int) -> Tensor:
+    """An uninitialised tensor, whose memory is kept for the next one of its size when nobody holds it any more."""
+    count = prod(shape)
+    memory = FREE.pop(count, None)
+    if memory is None:
+        memory = np.empty(count + LINE // 4, np.float32)  # NumPy asks for large pages
+    start = -memory.ctypes.data % LINE // 4
+    lent = memory[start : start + count]
+    weakref.finalize(lent, FREE.__setitem__, count, memory).atexit = False
+    return torch.from_numpy(lent).view(shape)
