@@ -9,6 +9,8 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional
 
+from xr2ct.encoding import HashGrid
+
 SAME_PIXEL = 1e-3  # px; a step along a lattice axis that moves the shadow less than this is along the ray
 
 
@@ -32,6 +34,39 @@ class Lattice:
     def unit(self) -> tuple[Float[Tensor, "z"], Float[Tensor, "y"], Float[Tensor, "x"]]:
         """Voxel centres as coordinates in (0, 1) of the grid's extent, per axis."""
         z, y, x = (torch.from_numpy((axis + 0.5) / n) for axis, n in zip(self.axes, self.shape, strict=True))
+        return z, y, x
+
+    def encode(self, grid: HashGrid) -> Float[Tensor, "z y x channels"]:
+        """The code of every voxel's centre."""
+        return grid.lattice(*self.unit())
+
+    def open_axes(self) -> tuple[Int[ndarray, "z 1 1"], Int[ndarray, "1 y 1"], Int[ndarray, "1 1 x"]]:
+        """Indices that broadcast to the lattice."""
+        return np.ix_(*self.axes)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Scattered voxels (z, y, x) of a grid of `shape`; as arrays (point, 1, 1), where a lattice gives (z, y, x)."""
+
+    index: Int[ndarray, "n 3"]
+    shape: tuple[int, ...]
+
+    def pick(self, volume: ndarray) -> ndarray:
+        """The points' voxels of a (z, y, x) volume."""
+        return volume[self.open_axes()]
+
+    def unit(self) -> Float[Tensor, "n 3"]:
+        """Voxel centres as coordinates (x, y, z) in (0, 1) of the grid's extent."""
+        return torch.from_numpy((self.index + 0.5) / self.shape).float().flip(1)
+
+    def encode(self, grid: HashGrid) -> Float[Tensor, "n 1 1 channels"]:
+        """The code of every voxel's centre."""
+        return grid(self.unit().to(grid.parameters_flat.device))[:, None, None]
+
+    def open_axes(self) -> tuple[Int[ndarray, "n 1 1"], Int[ndarray, "n 1 1"], Int[ndarray, "n 1 1"]]:
+        """Indices of all points."""
+        z, y, x = self.index.T[..., None, None]
         return z, y, x
 
 
@@ -62,16 +97,19 @@ def voxel_to_pixel(projection: Float[ndarray, "view 3 4"], affine: Float[ndarray
     return projection @ affine
 
 
-def pixels_of(matrix: Float[Tensor, "case 3 4"], lattice: Lattice) -> Float[Tensor, "case z y x 2"]:
-    """Pixel (u, v) of every lattice voxel, pixel centres at integers (eq. 11).
+def pixels_of(matrix: Float[Tensor, "case 3 4"], voxels: Lattice | Points) -> Float[Tensor, "case z y x 2"]:
+    """Pixel (u, v) of every voxel, pixel centres at integers (eq. 11).
 
-    An axis that runs along the rays of a parallel beam for all cases has length 1 here: its voxels share a pixel.
+    An axis of a lattice that runs along the rays of a parallel beam for all cases has length 1 here: its voxels share a
+    pixel.
     """
-    z, y, x = (torch.from_numpy(axis).to(matrix) for axis in lattice.axes)
-    reach = matrix[:, :, :3].abs().amax(dim=(0, 1)) * torch.tensor(lattice.shape[::-1]).to(matrix)
-    x, y, z = (axis[:1] if still else axis for axis, still in zip((x, y, z), reach < SAME_PIXEL, strict=True))
+    z, y, x = (torch.from_numpy(axis).to(matrix) for axis in voxels.open_axes())
+    if isinstance(voxels, Lattice):
+        reach = matrix[:, :, :3].abs().amax(dim=(0, 1)) * torch.tensor(voxels.shape[::-1]).to(matrix)
+        along = zip((x, y, z), (2, 1, 0), reach < SAME_PIXEL, strict=True)
+        x, y, z = (axis.narrow(dim, 0, 1) if still else axis for axis, dim, still in along)
     along_x, along_y, along_z, at_zero = matrix[:, :, None, None, None, :].unbind(-1)
-    homogeneous = along_x * x + along_y * y[:, None] + along_z * z[:, None, None] + at_zero
+    homogeneous = along_x * x + along_y * y + along_z * z + at_zero
     return (homogeneous[:, :2] / homogeneous[:, 2:]).movedim(1, -1)
 
 

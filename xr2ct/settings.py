@@ -4,11 +4,15 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
+
+import yaml
 
 from xr2ct.errors import UserError
 
 PRESET = "preset"
+LISTS = {tuple[int, ...]: int, tuple[str, ...]: str}
 Settings = TypeVar("Settings")
 
 
@@ -20,35 +24,46 @@ def unknown(kind: str, value: str, valid: Iterable[str]) -> UserError:
     return UserError(f"{kind} {value!r} is not known; expected one of: {', '.join(valid) or 'none'}.{hint}")
 
 
+def read_presets(folder: Path) -> dict[str, dict[str, Any]]:
+    """The settings in every <name>.yaml of a folder, by name."""
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
+
+
 def parse_settings(
     given: Mapping[str, Any], kind: type[Settings], presets: Mapping[str, dict[str, Any]], owner: str
 ) -> Settings:
-    """Defaults of the dataclass `kind`, then the preset named by "preset", then the keys given."""
+    """Defaults of the dataclass `kind`, then the presets that "preset" names (one, or a list where later ones win), then
+    the keys given."""
     given = dict(given)
-    name = given.pop(PRESET, None)
-    if name is not None and name not in presets:
-        raise unknown(f"preset of model {owner}", str(name), presets)
+    named = given.pop(PRESET, [])
+    chosen: dict[str, Any] = {}
+    for name in map(str, named if isinstance(named, list | tuple) else [named]):
+        if name not in presets:
+            raise unknown(f"preset of model {owner}", name, presets)
+        chosen |= presets[name]
+    chosen |= given
     types = get_type_hints(kind)
     valid = {field.name: types[field.name] for field in fields(kind)}
-    for key in given:
+    for key in chosen:
         if key not in valid:
             raise unknown(f"setting of model {owner}", key, [*valid, *([PRESET] if presets else [])])
-    chosen = {**presets.get(name, {}), **given}
     return kind(**{key: _typed(key, value, valid[key]) for key, value in chosen.items()})
 
 
 def _typed(key: str, value: Any, expected: Any) -> Any:
-    """JSON has one number type and no tuple: accept 1 for a float and a list for a tuple of int, nothing else."""
+    """JSON has one number type and no tuple: accept 1 for a float and a list for a tuple, nothing else."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if expected is float and number:
         return float(value)
     if expected is int and number and value == int(value):
         return int(value)
-    if expected == tuple[int, ...] and isinstance(value, list | tuple) and all(type(item) is int for item in value):
+    if expected in LISTS and isinstance(value, list | tuple) and all(type(item) is LISTS[expected] for item in value):
         return tuple(value)
     if expected in (str, bool) and isinstance(value, expected):
         return value
-    wanted = getattr(expected, "__name__", str(expected)) if expected != tuple[int, ...] else "a list of int"
+    wanted = (
+        f"a list of {LISTS[expected].__name__}" if expected in LISTS else getattr(expected, "__name__", str(expected))
+    )
     raise UserError(f"setting {key!r} is {value!r}; expected {wanted}. Correct it in the settings.")
 
 

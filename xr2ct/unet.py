@@ -1,6 +1,6 @@
-"""The 2-D UNet that turns one X-ray into a feature map (SPIDER III-A; the small GroupNorm variant of its lineage)."""
+"""The 2-D UNet that turns one X-ray into a feature map (SPIDER III-A), in the two sizes of its lineage and between."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -9,17 +9,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 GROUPS = 8
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "group": lambda channels: nn.GroupNorm(min(GROUPS, channels), channels),
+    "batch": nn.BatchNorm2d,
+}
 
 
 class UNet(nn.Module):
-    """One channel in, widths[0] out, any image size; level k works at 1/2**k of the resolution with widths[k].
+    """One channel in, `channels` out, any image size; level k works at 1/2**k of the resolution with widths[k].
 
-    There is no 1x1 head: the decoder's first layer is linear and would absorb it."""
+    `head` puts a 1x1 convolution to so many channels at the end; 0 = none, as the decoder's first layer is linear and
+    absorbs it."""
 
-    def __init__(self, widths: Sequence[int], convolutions: int):
+    def __init__(self, widths: Sequence[int], convolutions: int, norm: str = "group", head: int = 0):
         super().__init__()
-        self.down = nn.ModuleList(_block(a, b, convolutions) for a, b in pairwise([1, *widths]))
-        self.up = nn.ModuleList(_block(a + b, a, convolutions) for a, b in reversed(list(pairwise(widths))))
+        self.down = nn.ModuleList(_block(a, b, convolutions, norm) for a, b in pairwise([1, *widths]))
+        self.up = nn.ModuleList(_block(a + b, a, convolutions, norm) for a, b in reversed(list(pairwise(widths))))
+        self.head = nn.Conv2d(widths[0], head, 1) if head else nn.Identity()
+        self.channels = head or widths[0]
 
     def forward(self, image: Float[Tensor, "n 1 v u"]) -> Float[Tensor, "n width v u"]:
         level = self.down[0](image.contiguous(memory_format=torch.channels_last))
@@ -31,14 +38,14 @@ class UNet(nn.Module):
             skip = skips.pop()
             level = functional.interpolate(level, size=skip.shape[2:], mode="bilinear", align_corners=False)
             level = block(torch.cat([skip, level], dim=1))
-        return level
+        return self.head(level)
 
 
-def _block(channels_in: int, channels_out: int, convolutions: int) -> nn.Sequential:
+def _block(channels_in: int, channels_out: int, convolutions: int, norm: str) -> nn.Sequential:
     layers: list[nn.Module] = []
     for number in range(convolutions):
         first = channels_in if number == 0 else channels_out
         layers.append(nn.Conv2d(first, channels_out, 3, padding=1, bias=False))
-        layers.append(nn.GroupNorm(min(GROUPS, channels_out), channels_out))
+        layers.append(NORMS[norm](channels_out))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)

@@ -6,7 +6,8 @@ import torch
 
 from pipeline.geometry import make_view
 from pipeline.projectors import get_projector
-from xr2ct.sampling import Lattice, comb, pixels_of, read_bilinear, slabs, voxel_to_pixel
+from xr2ct.encoding import HashGrid, make_levels
+from xr2ct.sampling import Lattice, Points, comb, pixels_of, read_bilinear, slabs, voxel_to_pixel
 
 AFFINE = np.array([[2.0, 0, 0, -17], [0, 3.0, 0, 40], [0, 0, 5.0, 300], [0, 0, 0, 1]])
 SHAPE = (4, 6, 8)
@@ -56,6 +57,16 @@ def test_pixels_are_the_matrix_product_of_every_voxel(name, beam):
         assert pixels[(0, *place)].numpy() == pytest.approx([u / w, v / w], abs=1e-6)
 
 
+@pytest.mark.parametrize("beam", ["parallel", "cone"])
+@pytest.mark.parametrize("name", VIEWS, ids=["PA", "LAT", "oblique"])
+def test_scattered_voxels_are_read_where_their_lattice_is(name, beam):
+    matrix, index = matrix_of(view_of(name, beam)), np.array([[3, 1, 6], [0, 0, 0], [2, 5, 7], [3, 1, 6]])
+    pixels = pixels_of(matrix, Points(index, SHAPE))
+    everywhere = pixels_of(matrix, Lattice(*map(np.arange, SHAPE), SHAPE)).expand(1, *SHAPE, 2)
+    assert pixels.shape == (1, 4, 1, 1, 2)
+    torch.testing.assert_close(pixels[0, :, 0, 0], everywhere[0][tuple(index.T)])
+
+
 def test_only_an_axis_along_parallel_rays_is_read_once():
     everywhere = Lattice(*map(np.arange, SHAPE), SHAPE)
 
@@ -91,6 +102,23 @@ def test_a_lattice_picks_its_voxels_and_places_their_centres():
     assert z.tolist() == [1.5 / 4]
     assert y.tolist() == [0.5 / 6, 5.5 / 6]
     assert x.tolist() == [2.5 / 8, 3.5 / 8]
+
+
+def test_points_pick_their_voxels_and_place_their_centres():
+    volume = np.arange(np.prod(SHAPE)).reshape(SHAPE)
+    points = Points(np.array([[1, 0, 2], [3, 5, 7]]), SHAPE)
+    assert points.pick(volume).tolist() == [[[1 * 48 + 2]], [[191]]]
+    torch.testing.assert_close(points.unit(), torch.tensor([[2.5 / 8, 0.5 / 6, 1.5 / 4], [7.5 / 8, 5.5 / 6, 3.5 / 4]]))
+
+
+def test_points_and_lattice_have_one_code():
+    grid = HashGrid(make_levels(3, 4, 12, 8), 2, "reference")
+    grid.parameters_flat.data.uniform_(-1, 1)
+    lattice = lattice_of([1, 3], [0, 5], [2])
+    index = np.array([[3, 0, 2], [1, 5, 2]])
+    encoded = Points(index, SHAPE).encode(grid)
+    assert encoded.shape == (2, 1, 1, 6)
+    torch.testing.assert_close(encoded[:, 0, 0], lattice.encode(grid)[[1, 0], [0, 1], 0], atol=1e-5, rtol=1e-4)
 
 
 def test_slabs_cover_the_grid_once_in_order():

@@ -8,9 +8,12 @@ import torch
 
 from tests.xr2ct.cohort import TINY, WINDOW, write_cohort
 from xr2ct.cases import Cases, open_task
+from xr2ct.drawing import DRAWS
+from xr2ct.errors import UserError
+from xr2ct.models.decoders import DECODERS
 from xr2ct.models.registry import choose
 from xr2ct.models.spider import Spider
-from xr2ct.sampling import Lattice, pixels_of, read_bilinear, voxel_to_pixel
+from xr2ct.sampling import Lattice, Points, pixels_of, read_bilinear, voxel_to_pixel
 from xr2ct.training_settings import make_optimizer
 
 
@@ -51,16 +54,18 @@ def test_decoding_is_one_mlp_on_the_concatenated_codes_of_every_point(shard, sim
         views = [read_bilinear(features[:, v], pixels_of(matrix[:, v], point)).flatten() for v in range(2)]
         code = torch.cat([*views, model.position(unit[None])[0]])  # eq. 18
         torch.testing.assert_close(
-            decoded[place], model.rest(weight @ code + model.first_position.bias), atol=1e-4, rtol=1e-3
+            decoded[place], model.decoder(weight @ code + model.first_position.bias), atol=1e-4, rtol=1e-3
         )
 
 
 def test_chunks_and_slabs_do_not_change_the_prediction(shard, monkeypatch):
     model, cases = spider_of(shard)
     model.position.parameters_flat.data.uniform_(-1, 1)
+    model.decoder.both.last.bias.data[0] = 0.5
     whole = model.predict(cases[0].xray, cases[0].case.affine)
     monkeypatch.setattr("xr2ct.models.spider.CHUNK", 300)
     monkeypatch.setattr("xr2ct.models.spider.SLAB", 7)
+    model.cache.drop()
     parts = model.predict(cases[0].xray, cases[0].case.affine)
     assert np.abs(whole.ct_hu.astype(int) - parts.ct_hu).max() <= 1
     assert (whole.label != parts.label).mean() < 1e-3
@@ -68,7 +73,7 @@ def test_chunks_and_slabs_do_not_change_the_prediction(shard, monkeypatch):
 
 def test_predicted_hu_are_the_intensity_on_the_window(shard):
     model, cases = spider_of(shard)
-    model.rest[-1].bias.data[0] = 0.3
+    model.decoder.both.last.bias.data[0] = 0.3
     everywhere = Lattice(*map(np.arange, model.task.shape), model.task.shape)
     decoded = model.decode(model.features(image_of(cases[0])), matrix_of(cases[0]), everywhere)[0]
     prediction = model.predict(cases[0].xray, cases[0].case.affine)
@@ -98,19 +103,6 @@ def test_class_weights_have_mean_one_over_the_voxels_and_favour_the_rare(shard):
     assert weight[1] / weight[0] == pytest.approx(np.sqrt(voxels[0] / voxels[1]), rel=1e-5)
 
 
-def test_targets_are_the_window_mapped_to_one(shard):
-    model, cases = spider_of(shard)
-    lattice = Lattice(np.arange(20), np.arange(24), np.arange(28), model.task.shape)
-    nothing = replace(cases[1], case=replace(cases[1].case, label_status=np.array([3, 0, 0, 0], np.uint8)))
-    intensity, label, annotated = model.targets([cases[0], nothing], lattice)
-    assert intensity.shape == (2, 20 * 24 * 28)
-    expected = (cases[0].case.ct_hu.ravel().clip(*WINDOW) + 1000.0) / 2500.0
-    assert intensity[0].numpy() == pytest.approx(expected, abs=1e-6)
-    assert label[0].numpy().tolist() == cases[0].case.label.ravel().tolist()
-    assert (label[1] == 255).all()
-    assert annotated.tolist() == [[True] * 4, [True, False, False, False]]
-
-
 @pytest.mark.parametrize("preset", [{"dice": "class"}, {"dice": "micro"}], ids=["class", "micro"])
 def test_the_loss_is_the_weighted_sum_of_its_parts(shard, preset):
     model, cases = spider_of(shard, intensity_weight=2.0, dice_weight=0.5, entropy_weight=0.25, **preset)
@@ -120,6 +112,176 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(shard, preset):
     )
     parts["loss"].backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("sampling", DRAWS)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_every_decoder_learns_from_every_draw(shard, decoder, sampling):
+    model, cases = spider_of(shard, decoder=decoder, sampling=sampling, block=4)
+    parts = model.loss([cases[0], cases[1]], np.random.default_rng(0))
+    assert set(parts) == {"loss", "intensity", "dice", "entropy"}
+    parts["loss"].backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+    assert model.predict(cases[0].xray, cases[0].case.affine).label.max() <= 3
+
+
+@pytest.mark.parametrize("simulator", ["parallel", "cone"])
+def test_scattered_voxels_are_decoded_as_in_their_lattice(shard, simulator):
+    model, cases = spider_of(shard, simulator)
+    model.position.parameters_flat.data.uniform_(-1, 1)
+    features, matrix = model.features(image_of(cases[1])), matrix_of(cases[1])
+    everywhere = model.decode(features, matrix, Lattice(*map(np.arange, model.task.shape), model.task.shape))
+    index = np.array([[0, 3, 27], [19, 23, 0], [7, 7, 7], [7, 7, 7]])
+    points = model.decode(features, matrix, Points(index, model.task.shape))
+    assert points.shape == (1, 4, 1, 1, 5)
+    torch.testing.assert_close(points[0, :, 0, 0], everywhere[0][tuple(index.T)], atol=1e-4, rtol=1e-3)
+
+
+def test_intensity_only_has_no_other_loss_and_predicts_no_label(shard):
+    model, cases = spider_of(shard, structures=["none"])
+    parts = model.loss([cases[0], cases[1]], np.random.default_rng(0))
+    assert set(parts) == {"loss", "intensity"}
+    assert parts["loss"] == parts["intensity"]
+    parts["loss"].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert model.decoder.both.last.out_features == 1
+    assert model.predict(cases[0].xray, cases[0].case.affine).label is None
+
+
+def test_a_subset_of_structures_keeps_the_ids_of_the_task(shard):
+    model, cases = spider_of(shard, structures=["plate", "rod"])
+    assert model.decoder.both.last.out_features == 4
+    model.decoder.both.last.bias.data[2:] = torch.tensor([50.0, -50.0])  # rod everywhere
+    assert set(np.unique(model.predict(cases[0].xray, cases[0].case.affine).label)) == {2}
+    model.decoder.both.last.bias.data[2:] = torch.tensor([-50.0, 50.0])
+    assert set(np.unique(model.predict(cases[0].xray, cases[0].case.affine).label)) == {3}
+    voxels = sum(np.bincount(example.case.label.ravel(), minlength=4) for example in cases)
+    weight = model.class_weight.numpy()
+    assert weight[1] / weight[0] == pytest.approx(np.sqrt((voxels[0] + voxels[1]) / voxels[2]), rel=1e-5)
+
+
+def test_the_logits_of_a_structure_that_is_not_annotated_take_no_part(shard):
+    model, cases = spider_of(shard)
+    partly = replace(cases[0], case=replace(cases[0].case, label_status=np.array([3, 3, 0, 3], np.uint8)))
+    for examples, silent in (([partly], True), ([partly, cases[1]], False)):
+        model.zero_grad()
+        model.loss(examples, np.random.default_rng(0))["loss"].backward()
+        last = model.decoder.both.last
+        assert bool((last.weight.grad[3] == 0).all() and last.bias.grad[3] == 0) is silent
+        assert all(last.bias.grad[row] != 0 for row in (0, 1, 2, 4))
+
+
+def test_background_is_a_class_of_dice_on_request(shard):
+    """Of logits that say background everywhere: micro-Dice counts that as success, or not at all."""
+    for background in (True, False):
+        model, cases = spider_of(shard, dice="micro", dice_background=background)
+        model.decoder.both.last.bias.data[1] = 50.0
+        dice = model.loss([cases[0]], np.random.default_rng(0))["dice"].item()
+        assert (dice < 0.3) if background else (dice == pytest.approx(1, abs=1e-4))
+
+
+def test_an_average_of_cases_that_another_process_holds_is_one_loss(shard, monkeypatch):
+    """All sums of a step pass through one exchange, so that every process calls it equally often."""
+    calls = []
+    monkeypatch.setattr("xr2ct.losses.sum_over_processes", lambda part: calls.append(part.shape) or 2 * part)
+    model, cases = spider_of(shard)
+    doubled = model.loss([cases[0]], np.random.default_rng(0))
+    assert len(calls) == 1
+    monkeypatch.undo()
+    alone = model.loss([cases[0]], np.random.default_rng(0))
+    for name, part in alone.items():
+        assert part.item() == pytest.approx(doubled[name].item(), abs=1e-5)
+
+
+def test_every_parameter_belongs_to_one_part(shard):
+    model, _ = spider_of(shard)
+    parts = model.parts()
+    assert set(parts) == {"encoder", "decoder", "position"}
+    names = {id(value): name for name, value in model.named_parameters()}
+    found = [id(value) for modules in parts.values() for module in modules for value in module.parameters()]
+    assert sorted(found) == sorted(names)
+    assert names[id(next(parts["encoder"][0].parameters()))].startswith("unet")
+    assert [type(module).__name__ for module in parts["position"]] == ["HashGrid"]
+
+
+def test_prediction_uses_the_running_statistics_and_leaves_every_mode_as_it_was(shard):
+    model, cases = spider_of(shard, norm="batch")
+    model.decoder.both.last.bias.data[0] = 0.5
+    model.loss([cases[0], cases[1]], np.random.default_rng(0))
+    model.unet.eval()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    frozen = model.predict(cases[0].xray, cases[0].case.affine)
+    assert model.training and model.decoder.training and not model.unet.training
+    model.train()
+    trained = model.predict(cases[0].xray, cases[0].case.affine)
+    assert all(module.training for module in model.modules())
+    assert (frozen.ct_hu == trained.ct_hu).all()
+    assert np.ptp(frozen.ct_hu) > 10
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_the_position_is_computed_once_for_all_cases_until_the_parameters_change(shard, monkeypatch):
+    model, cases = spider_of(shard)
+    model.position.parameters_flat.data.uniform_(-1, 1)
+    model.decoder.both.last.bias.data[0] = 0.5
+    calls, part = [], Spider.position_part
+    monkeypatch.setattr(Spider, "position_part", lambda self, voxels: calls.append(1) or part(self, voxels))
+
+    def predict(number):
+        calls.clear()
+        return model.predict(cases[number].xray, cases[number].case.affine).ct_hu, len(calls)
+
+    first, computed = predict(0)
+    assert computed == 5  # slabs of four slices
+    kept, computed = predict(0)
+    assert computed == 0
+    assert (kept == first).all()
+    assert predict(1)[1] == 0
+    model.position.parameters_flat.data.neg_()
+    changed, computed = predict(0)
+    assert computed == 5
+    assert (changed != first).any()
+    model.loss([cases[0]], np.random.default_rng(0))
+    assert not model.cache.kept
+    assert "cache" not in " ".join(model.state_dict())
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_bfloat16_is_the_same_network_to_its_precision(shard, decoder):
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        model, cases = spider_of(shard, precision=precision, decoder=decoder)
+        model.position.parameters_flat.data.uniform_(-0.1, 0.1)
+        parts = model.loss([cases[0], cases[1]], np.random.default_rng(0))
+        assert parts["loss"].dtype == torch.float32
+        parts["loss"].backward()
+        assert all(value.dtype == value.grad.dtype == torch.float32 for value in model.parameters())
+        losses.append(torch.stack([parts[name].detach() for name in sorted(parts)]))
+        model.predict(cases[0].xray, cases[0].case.affine)
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.02, atol=0.005)
+    assert not torch.equal(*losses)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decoder": "two_branches"}, r"decoder 'two_branches' is not known; .* Did you mean 'two_branch'\?"),
+        ({"sampling": "block"}, r"sampling 'block' .*comb, uniform, blocks, mixed"),
+        ({"norm": "layer"}, r"norm 'layer' .*group, batch"),
+        ({"precision": "half"}, r"precision 'half' .*float32, bfloat16"),
+        ({"layers": 1}, r"'layers' is 1; expected 2 or more"),
+        ({"points": 0}, r"'points' is 0; expected 1 or more"),
+        ({"dice_weight": -1}, r"'dice_weight' is -1\.0; expected 0 or more"),
+        ({"surface_share": 1.5}, r"'surface_share' is 1\.5; expected a share"),
+        ({"widths": []}, r"'widths' is \[\]; expected at least one width"),
+        ({"widths": [12, 24]}, r"'widths' is \[12, 24\]; expected multiples of 8"),
+        ({"finest": 2}, r"'finest' is 2; expected 0 or at least coarsest \(4\)"),
+    ],
+)
+def test_settings_without_sense_are_refused_in_words(changes, message):
+    with pytest.raises(UserError, match=message):
+        choose("spider", TINY | changes)
 
 
 @pytest.mark.parametrize("simulator", ["parallel", "cone"])

@@ -45,3 +45,25 @@ def test_features_of_a_symmetric_picture_are_as_symmetric_as_symmetric_weights()
 def test_every_weight_is_used(unet):
     unet(torch.rand(1, 1, 16, 16)).square().sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in unet.parameters())
+
+
+def test_a_head_sets_the_channels():
+    assert UNet((8, 16), 1).channels == 8
+    unet = UNet((8, 16), 1, head=5)
+    assert unet.channels == 5
+    assert unet(torch.rand(2, 1, 16, 12)).shape == (2, 5, 16, 12)
+
+
+def test_norms_differ_in_whose_statistics_they_take():
+    images = torch.rand(3, 1, 24, 24)
+    for norm, mixed in (("group", False), ("batch", True)):
+        torch.manual_seed(0)
+        unet = UNet((8, 16), 1, norm=norm)
+        assert (not torch.allclose(unet(images)[:1], unet(images[:1]), atol=1e-4)) is mixed
+        unet.eval()
+        torch.testing.assert_close(unet(images)[:1], unet(images[:1]), atol=1e-5, rtol=1e-5)
+
+
+def test_feature_maps_are_channels_last():
+    unet = UNet((8, 16), 1).to(memory_format=torch.channels_last)
+    assert unet(torch.rand(2, 1, 16, 12)).is_contiguous(memory_format=torch.channels_last)

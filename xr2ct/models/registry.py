@@ -8,7 +8,8 @@ from xr2ct.models.backprojection import Backprojection, BackprojectionSettings
 from xr2ct.models.mean import Mean, MeanSettings
 from xr2ct.models.model import Factory
 from xr2ct.models.nearest import Nearest, NearestSettings
-from xr2ct.models.spider import PRESETS, Spider, SpiderSettings
+from xr2ct.models.spider import Spider
+from xr2ct.models.spider_settings import RECIPES, SpiderSettings
 from xr2ct.settings import parse_settings, unknown
 
 
@@ -25,7 +26,7 @@ MODELS: dict[str, Entry] = {
     "mean": Entry(Mean, MeanSettings),
     "nearest": Entry(Nearest, NearestSettings),
     "backprojection": Entry(Backprojection, BackprojectionSettings),
-    "spider": Entry(Spider, SpiderSettings, PRESETS),
+    "spider": Entry(Spider, SpiderSettings, RECIPES),
 }
 
 

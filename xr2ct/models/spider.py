@@ -5,178 +5,170 @@ each part has a matrix of its own and the parts are added: the position is encod
 view whose rays run along a grid axis is read once per ray and broadcast.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from xr2ct import losses
 from xr2ct.cases import Example, Task
+from xr2ct.drawing import DRAWS
 from xr2ct.encoding import HashGrid, make_levels
+from xr2ct.models.decoders import DECODERS
 from xr2ct.models.model import Prediction, to_hu
-from xr2ct.sampling import Lattice, comb, pixels_of, read_bilinear, slabs, voxel_to_pixel
-from xr2ct.settings import unknown
+from xr2ct.models.objective import Structures, objective
+from xr2ct.models.position_cache import PositionCache
+from xr2ct.models.spider_settings import PRECISIONS, SpiderSettings
+from xr2ct.models.supervision import choose_structures
+from xr2ct.sampling import Lattice, Points, pixels_of, read_bilinear, slabs, voxel_to_pixel
 from xr2ct.shards import Xray
-from xr2ct.training_settings import TrainingSettings
 from xr2ct.unet import UNet
 
 SLAB = 4  # slices reconstructed at once
-CHUNK = 8192  # voxels per case that the decoder takes at once: what stays in a processor's cache is twice as fast
-
-
-@dataclass(frozen=True)
-class SpiderSettings(TrainingSettings):
-    """The network and its objective; the training settings on top."""
-
-    widths: tuple[int, ...] = (16, 32, 64, 128, 256)  # of the UNet, one per resolution
-    convolutions: int = 2  # per UNet block
-    hidden: int = 64  # width of the decoder
-    layers: int = 3  # of the decoder, the output layer included
-    levels: int = 11
-    level_features: int = 8
-    coarsest: int = 16  # grid points per side of the first level
-    finest: int = 0  # of the last level; 0 = the longest side of the voxel grid
-    log2_entries: int = 17  # table rows per level
-    points: int = 32  # voxels per axis and step ...
-    run: int = 4  # ... in runs of so many neighbours
-    intensity_weight: float = 1.0
-    dice_weight: float = 0.3
-    entropy_weight: float = 0.3  # class-weighted cross-entropy, without which Dice does not start
-    dice: str = "class"
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {
-        "optimizer": "sgd",
-        "momentum": 0.0,
-        "learning_rate": 1e-3,
-        "schedule": "halving",
-        "epochs": 500,
-        "batch": 4,
-        "entropy_weight": 0.0,
-        "dice": "micro",
-        "log2_entries": 19,
-    },
-    "large": {"widths": (32, 64, 128, 256), "hidden": 128, "log2_entries": 19},
-}
-
-DICE = {
-    "micro": lambda overlap, total, present: losses.micro_dice_loss(overlap, total),
-    "class": losses.class_dice_loss,
-}
+CHUNK = 2**18  # numbers per case and layer that the decoder takes at once: what stays in a processor's cache is faster
 
 
 class Spider(nn.Module):
-    """X-rays and a lattice of voxels -> 1 intensity, background and K structure logits per voxel (eq. 19)."""
+    """X-rays and voxels -> 1 intensity, and the logits of background and structures, per voxel (eq. 19)."""
 
     def __init__(self, task: Task, settings: SpiderSettings):
         super().__init__()
-        if settings.dice not in DICE:
-            raise unknown("dice", settings.dice, DICE)
         self.task, self.settings = task, settings
-        views, classes = len(task.views), len(task.structures)
+        self.supervision = choose_structures(task, settings.structures)
+        views, classes = len(task.views), self.supervision.classes
         levels = make_levels(
             settings.levels, settings.coarsest, settings.finest or max(task.shape), settings.log2_entries
         )
-        self.unet = UNet(settings.widths, settings.convolutions).to(memory_format=torch.channels_last)
-        self.position = HashGrid(levels, settings.level_features)
-        self.first_position = nn.Linear(settings.levels * settings.level_features, settings.hidden)
+        self.unet = UNet(settings.widths, settings.convolutions, settings.norm, settings.head)
+        self.unet.to(memory_format=torch.channels_last)
+        self.position = HashGrid(levels, settings.level_features, settings.backend)
+        self.decoder = DECODERS[settings.decoder](settings.hidden, settings.layers, classes, settings.repeat_input)
+        self.first_position = nn.Linear(settings.levels * settings.level_features, self.decoder.width)
         self.first_view = nn.ModuleList(
-            nn.Linear(settings.widths[0], settings.hidden, bias=False) for _ in range(views)
+            nn.Linear(self.unet.channels, self.decoder.width, bias=False) for _ in range(views)
         )
-        hidden = [nn.ReLU(inplace=True)]
-        for _ in range(settings.layers - 2):
-            hidden += [nn.Linear(settings.hidden, settings.hidden), nn.ReLU(inplace=True)]
-        self.rest = nn.Sequential(*hidden, nn.Linear(settings.hidden, 1 + classes))
         self.register_buffer("image_mean", torch.zeros(views))
         self.register_buffer("image_scale", torch.ones(views))
         self.register_buffer("class_weight", torch.ones(classes))
+        self.cache = PositionCache()
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """What can be trained or frozen apart: the UNet, the MLP from its first layer on, the hash grid."""
+        decoder = [self.first_position, self.first_view, self.decoder]
+        return {"encoder": [self.unet], "decoder": decoder, "position": [self.position]}
 
     def prepare(self, cases: Iterable[Example]) -> None:
         """X-ray mean and scale per view; cross-entropy weights 1 / sqrt(class frequency), of mean 1 over voxels."""
         moments = np.zeros((2, len(self.task.views)))
-        voxels, count = np.zeros(len(self.task.structures)), 0
+        voxels, count = np.zeros(self.supervision.classes), 0
         for example in cases:
             count += 1
             image = example.xray.image.astype(np.float64)
             moments += image.mean(axis=(1, 2)), (image**2).mean(axis=(1, 2))
-            voxels += np.bincount(example.case.label.ravel(), minlength=256)[: len(voxels)]
+            label = self.supervision.classes_of(example.case.label)
+            voxels += np.bincount(label.ravel(), minlength=256)[: len(voxels)]
         mean, square = moments / count
         self.image_mean.copy_(torch.from_numpy(mean))
         self.image_scale.copy_(torch.from_numpy(np.sqrt(np.maximum(square - mean**2, 1e-12))))
         weight = 1 / np.sqrt(np.maximum(voxels, 1))
         self.class_weight.copy_(torch.from_numpy(weight * voxels.sum() / (weight * voxels).sum().clip(min=1e-12)))
 
+    def fast(self) -> torch.autocast:
+        """Matrix products and convolutions in the precision of the settings."""
+        dtype = PRECISIONS[self.settings.precision]
+        return torch.autocast(self.image_mean.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
     def features(self, image: Float[Tensor, "case view v u"]) -> Float[Tensor, "case view channel v u"]:
         """The shared encoder on every view (eq. 10)."""
         normal = (image - self.image_mean[:, None, None]) / self.image_scale[:, None, None]
-        return self.unet(normal.flatten(0, 1)[:, None]).unflatten(0, image.shape[:2])
+        with self.fast():
+            maps = self.unet(normal.flatten(0, 1)[:, None])
+        return maps.float().unflatten(0, image.shape[:2])
+
+    def position_part(self, voxels: Lattice | Points) -> Float[Tensor, "1 z y x width"]:
+        """The position's part of the first layer: the same for all patients."""
+        code = voxels.encode(self.position)
+        with self.fast():
+            return self.first_position(code)[None]
 
     def decode(
         self,
         features: Float[Tensor, "case view channel v u"],
         matrix: Float[Tensor, "case view 3 4"],
-        lattice: Lattice,
+        voxels: Lattice | Points,
+        position: Float[Tensor, "1 z y x width"] | None = None,
     ) -> Float[Tensor, "case z y x out"]:
         """Sampling module and decoder (eq. 11-12, 17-19); `matrix` maps index (x, y, z, 1) to pixels."""
-        parts = [self.first_position(self.position.lattice(*lattice.unit()))[None]]
+        parts = [self.position_part(voxels) if position is None else position]
+        z, y, x = parts[0].shape[1:4]
         for view, first in enumerate(self.first_view):
-            parts.append(first(read_bilinear(features[:, view], pixels_of(matrix[:, view], lattice))))
-        slices = max(1, CHUNK // (len(lattice.y) * len(lattice.x)))
-        split = [part.expand(-1, len(lattice.z), -1, -1, -1).split(slices, dim=1) for part in parts]
-        return torch.cat([self.rest(reduce(torch.add, chunk)) for chunk in zip(*split, strict=True)], dim=1)
+            read = read_bilinear(features[:, view], pixels_of(matrix[:, view], voxels))
+            with self.fast():
+                parts.append(first(read))
+        rows = max(1, CHUNK // (x * self.decoder.width))  # of voxels along x
+        slices = max(1, rows // y)
+        with self.fast():
+            out = [
+                torch.cat([self.decoder(reduce(torch.add, part)) for part in pieces(thick, 2, y, rows)], dim=2)
+                for thick in pieces(parts, 1, z, slices)
+            ]
+        return torch.cat(out, dim=1).float()
 
     def loss(self, examples: Sequence[Example], random: np.random.Generator) -> dict[str, Tensor]:
-        """L1 on the window mapped to [0, 1], Dice and cross-entropy (eq. 24-26) on a random comb of the grid."""
-        device = self.image_mean.device
-        lattice = comb(self.task.shape, self.settings.points, self.settings.run, random)
+        """L1 on the window mapped to [0, 1], Dice and cross-entropy (eq. 24-26) on random voxels of the grid."""
+        self.cache.drop()
+        device, s = self.image_mean.device, self.settings
+        draw = DRAWS[s.sampling](self.task.shape, s, [example.case.label for example in examples], random)
         image = torch.from_numpy(np.stack([example.xray.image for example in examples])).to(device)
         matrix = np.stack([voxel_to_pixel(example.xray.projection, example.case.affine) for example in examples])
-        out = self.decode(self.features(image), torch.from_numpy(matrix).to(device), lattice).flatten(1, 3)
-        intensity, label, annotated = (item.to(device) for item in self.targets(examples, lattice))
+        features, matrix = self.features(image), torch.from_numpy(matrix).to(device)
+        out = torch.cat([self.decode(features, matrix, voxels).flatten(1, 3) for voxels in draw], dim=1)
+        target = torch.cat([self.supervision.intensity(examples, voxels) for voxels in draw], dim=1).to(device)
 
-        log_probability = losses.annotated_log_probabilities(out[..., 1:], annotated)
-        overlap, total = losses.dice_sums(log_probability, label, annotated)
-        present = torch.bincount(label[label != losses.IGNORE], minlength=len(overlap)) > 0
-        s = self.settings
-        parts = {
-            "intensity": (out[..., 0] - intensity).abs().mean(),
-            "dice": DICE[s.dice](overlap, total, present),
-            "entropy": losses.cross_entropy(log_probability, label, annotated, self.class_weight),
-        }
-        weights = {"intensity": s.intensity_weight, "dice": s.dice_weight, "entropy": s.entropy_weight}
-        return {"loss": sum(weights[name] * part for name, part in parts.items())} | parts
-
-    def targets(
-        self, examples: Sequence[Example], lattice: Lattice
-    ) -> tuple[Float[Tensor, "case point"], Int[Tensor, "case point"], Bool[Tensor, "case class"]]:
-        """Windowed intensity, label, and which classes each case is annotated for; a case with none is ignored."""
-        low, high = self.task.window_hu
-        intensity = np.stack([lattice.pick(example.case.ct_hu).ravel() for example in examples]).astype(np.float32)
-        label = np.stack([lattice.pick(example.case.label).ravel() for example in examples]).astype(np.int64)
-        annotated = np.stack([example.case.label_status > 0 for example in examples])
-        label[~annotated[:, 1:].any(axis=1)] = losses.IGNORE
-        annotated[:, 0] = True
-        unit = (intensity.clip(low, high) - low) / (high - low)
-        return torch.from_numpy(unit), torch.from_numpy(label), torch.from_numpy(annotated)
+        if not self.supervision.classes:
+            return objective(s, out[..., 0], target)
+        labels, annotated = zip(*(self.supervision.labels(examples, voxels) for voxels in draw), strict=True)
+        label, known = torch.cat(labels, dim=1).to(device), annotated[0].to(device)
+        return objective(s, out[..., 0], target, Structures(out[..., 1:], label, known, self.class_weight))
 
     @torch.inference_mode()
     def predict(self, xray: Xray, affine: Float[ndarray, "4 4"]) -> Prediction:
         """Intensity mapped back to the HU window, and the most probable class (eq. 23), slab by slab."""
         device = self.image_mean.device
-        features = self.features(torch.from_numpy(xray.image)[None].to(device))
+        with evaluating(self):
+            features = self.features(torch.from_numpy(xray.image)[None].to(device))
         matrix = torch.from_numpy(voxel_to_pixel(xray.projection, affine))[None].to(device)
         low, high = self.task.window_hu
-        ct_hu, label = [], []
+        self.cache.hold([self.position.parameters_flat, *self.first_position.parameters()])
+        ct_hu, classes = [], []
         for slab in slabs(self.task.shape, SLAB):
-            out = self.decode(features, matrix, slab)[0]
+            position = self.cache.get((slab.z[0], len(slab.z)), lambda: self.position_part(slab))  # noqa: B023
+            out = self.decode(features, matrix, slab, position)[0]
             ct_hu.append((out[..., 0].clamp(0, 1) * (high - low) + low).cpu().numpy())
-            label.append(out[..., 1:].argmax(dim=-1).to(torch.uint8).cpu().numpy())
-        structures = np.concatenate(label) if len(self.task.structures) > 1 else None
-        return Prediction(to_hu(np.concatenate(ct_hu)), structures)
+            if self.supervision.classes:
+                classes.append(out[..., 1:].argmax(dim=-1).to(torch.uint8).cpu().numpy())
+        label = self.supervision.labels_of(np.concatenate(classes)) if classes else None
+        return Prediction(to_hu(np.concatenate(ct_hu)), label)
+
+
+def pieces(parts: Sequence[Tensor], axis: int, length: int, size: int) -> Iterator[tuple[Tensor, ...]]:
+    """All parts cut along an axis that those of length 1 have in common with the others."""
+    shape = [-1] * 5
+    shape[axis] = length
+    return zip(*(part.expand(shape).split(size, dim=axis) for part in parts), strict=True)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """All modules in mode eval; afterwards each as it was, also where a frozen one differed from the rest."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
