@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-LAST = {"D": 11, "A": 4, "N": 21, "C": 15, "H": 14, "W": 16, "S": 5}
-"""Group -> its last id: downloads, archives, NIfTI, DICOM, shards, workflow, security."""
+LAST = {"D": 11, "A": 4, "N": 21, "C": 15, "H": 14, "W": 16, "T": 8, "S": 5}
+"""Group -> its last id: downloads, archives, NIfTI, DICOM, shards, workflow, training, security."""
 IDS = [f"{group}{number}" for group, last in LAST.items() for number in range(1, last + 1)]
 ARGUED = "argued away: "
 
@@ -71,8 +71,8 @@ def test_no_test_of_a_fault_is_left_out_of_the_table():
     listed = {fault: named_tests(cells[2]) for fault, cells in rows().items()}
     for path in sorted(TESTS.rglob("test_*.py")):
         for name in functions(path.relative_to(TESTS.parent).as_posix()):
-            ids = re.match(r"test_((?:[dacnhws]\d\d_)+)", name)
-            for group, number in re.findall(r"([dacnhws])(\d\d)_", ids[1]) if ids else ():
+            ids = re.match(r"test_((?:[dacnhwts]\d\d_)+)", name)
+            for group, number in re.findall(r"([dacnhwts])(\d\d)_", ids[1]) if ids else ():
                 fault = f"{group.upper()}{int(number)}"
                 found = [file for file, pattern in listed[fault] if fnmatchcase(name, pattern)]
                 assert path.name in {Path(file).name for file in found}, f"{fault} does not name {path.name} {name}"

@@ -31,11 +31,15 @@ class Example:
 
 
 class Cases(Sequence[Example]):
-    """All cases of `shards` seen by one simulator; read at first use, kept in memory up to `cache_bytes`."""
+    """The cases of `shards` (the first `limit`, 0 = all) seen by one simulator; read at first use, kept in memory up to
+    `cache_bytes`."""
 
-    def __init__(self, shards: Sequence[Shard], simulator: str, cache_bytes: int = CACHE_BYTES):
+    def __init__(self, shards: Sequence[Shard], simulator: str, cache_bytes: int = CACHE_BYTES, limit: int = 0):
         self.simulator = simulator
-        self._place = [(shard, i) for shard in shards for i in range(len(shard))]
+        place = [(shard, i) for shard in shards for i in range(len(shard))]
+        if not 0 <= limit <= len(place):
+            raise UserError(f"limit is {limit}; expected 1 to {len(place)}, the cases there are, or 0 for all of them.")
+        self._place = place[: limit or None]
         self._cache: dict[int, Example] = {}
         self._free = cache_bytes
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if schema != SCHEMA or version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
         raise UserError(f"{path}: schema is {schema} {version}, expected {SCHEMA} {SCHEMA_VERSION}. Train it again.")
     return content
+
+
+def is_whole(path: Path) -> bool:
+    """True if the file is there and has the digest that its sidecar names."""
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() in _digests(path)
+
+
+def move_checkpoint(path: Path, target: Path) -> None:
+    """Rename the file over `target`; killed at any moment, the sidecar of `target` names the digest of what is there."""
+    digests, present = _digests(path), _digests(target) if target.exists() else []
+    _write(sidecar(target), _lines([*digests, *present], target))
+    os.replace(path, target)
+    _write(sidecar(target), _lines(digests, target))
 
 
 def remove_checkpoint(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Train one model on shards: out/model.pt with its sha256, and out/train.csv."""
+"""Train one model on shards: out/model.pt with its sha256, out/train.csv, and pictures of one watched case."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,22 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from xr2ct import distributed
 from xr2ct.cases import Cases, Example, Task, describe, open_task, require_same
-from xr2ct.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
-from xr2ct.descent import LOG, RESUME, descend
+from xr2ct.checkpoint import load_checkpoint, save_checkpoint
+from xr2ct.descent import descend, require_feasible
 from xr2ct.device import choose_device
 from xr2ct.errors import UserError
 from xr2ct.models.model import Model
 from xr2ct.models.registry import choose
+from xr2ct.resume import remove_resume
 from xr2ct.settings import settings_dict
 from xr2ct.shards import open_shards
-from xr2ct.training_log import TrainingLog, watch_scores
-from xr2ct.training_settings import TrainingSettings
+from xr2ct.start import begin_from
+from xr2ct.training_log import LOG, TrainingLog, watch_scores
+from xr2ct.training_settings import TrainingSettings, require_sensible
 from xr2ct.versions import RESULT_VERSION
+from xr2ct.views import describe_geometry
 
 MODEL = "model.pt"
 WATCH_CASES = 4  # per watch shard for models that have no such setting
@@ -35,47 +39,88 @@ def train(
     settings: Mapping[str, Any],
     window: tuple[float, float],
     seed: int = 0,
+    start: Path | None = None,
+    limit: int = 0,
+    fresh: bool = False,
+    tensorboard: bool = False,
     device: str = "auto",
     threads: int | None = None,
 ) -> None:
     """Train `model` on the X-rays of `simulator`, HU `window` (low, high) mapped to [0, 1]; see `descend` for stopping.
 
-    The same arguments and shards give the same model.pt on the same CPU and number of threads, stopped or not.
+    From random numbers or from the trained model at `start`; on the first `limit` cases, 0 = all. The same arguments and
+    shards give the same model.pt on the same CPU and number of threads, stopped or not.
     """
     where = choose_device(device, threads)
     entry, chosen = choose(model, settings)
+    descends = isinstance(chosen, TrainingSettings)
     low, high = window
     if not low < high:
         raise UserError(f"window is {low:g} to {high:g} HU; expected the low end first, for example -1000 1500.")
+    if seed < 0:
+        raise UserError(f"seed is {seed}; expected 0 or more. Give another --seed.")
+    if start and not descends:
+        raise UserError(f"model {model} learns in one pass and cannot begin from {start}. Leave --start out.")
+    if descends:
+        require_sensible(chosen)
     task, opened = open_task(shards, simulator, (float(low), float(high)))
+    cases = Cases(opened, simulator, limit=limit)
     watched = open_watch(watch, task, str(shards[0]), getattr(chosen, "watch_cases", WATCH_CASES))
+    if descends:
+        require_feasible(chosen, watched)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = entry.build(task, chosen)
+    if start:
+        begin_from(net, start, model=model, task=task, settings=chosen)
     identity = {
         "model": model,
         "settings": settings_dict(chosen),
         "task": settings_dict(task),
         "seed": seed,
         "shards": [file_sha256(path) for path in shards],
+        "limit": limit,
+        "start": file_sha256(start) if start else "",
         "result_version": RESULT_VERSION["train"],
     }
     out.mkdir(parents=True, exist_ok=True)
-    if is_trained(out, identity):
-        print(f"{out / MODEL} is already trained with these settings and shards.")
+    if not fresh and is_trained(out, identity):
+        if distributed.rank() == 0:
+            print(f"{out / MODEL} is already trained with these settings and shards.")
         return
 
-    cases = Cases(opened, simulator)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = entry.build(task, chosen)
-    net.prepare(tqdm(cases, desc="prepare", unit="case"))
+    if not start:
+        net.prepare(tqdm(cases, desc="prepare", unit="case", disable=distributed.rank() > 0))
     net.to(where)
-    if isinstance(chosen, TrainingSettings):
-        log = descend(net, chosen, task=task, cases=cases, watch=watched, out=out, identity=identity, seed=seed)
+    if descends:
+        distributed.start(where)
+        try:
+            distributed.share_norms(net, where)
+            log = descend(
+                net,
+                chosen,
+                task=task,
+                cases=cases,
+                watch=watched,
+                out=out,
+                identity=identity,
+                seed=seed,
+                device=where,
+                fresh=fresh,
+                tensorboard=tensorboard,
+            )
+        finally:
+            distributed.stop()
     else:
         log = TrainingLog()
-        log.close_row(step=0, seconds=0.0, **watch_scores(net, watched, task))
+        predictions = [net.predict(example.xray, example.case.affine) for example in watched]
+        log.close_row(step=0, seconds=0.0, **watch_scores(predictions, watched, task))
+    if distributed.rank() > 0:
+        return
     log.write(out / LOG)
-    save_checkpoint(out / MODEL, {"identity": identity, "state": {k: v.cpu() for k, v in net.state_dict().items()}})
-    remove_checkpoint(out / RESUME)
+    content = {"identity": identity, "geometry": describe_geometry(cases[0])}
+    save_checkpoint(out / MODEL, content | {"state": {name: value.cpu() for name, value in net.state_dict().items()}})
+    remove_resume(out)
 
 
 def open_watch(paths: Sequence[Path], task: Task, origin: str, per_shard: int) -> list[Example]:
@@ -104,6 +149,7 @@ def build_trained(content: Mapping[str, Any]) -> tuple[Model, Task]:
     task = Task(**fields)
     model = entry.build(task, settings)
     model.load_state_dict(content["state"])
+    model.eval()
     return model, task
 
 

@@ -13,8 +13,9 @@ from xr2ct.files import publish
 from xr2ct.metrics.dice import dice
 from xr2ct.metrics.psnr import psnr
 from xr2ct.metrics.window import Window
-from xr2ct.models.model import Model
+from xr2ct.models.model import Prediction
 
+LOG = "train.csv"
 COLUMNS = (
     "step",
     "seconds",
@@ -59,15 +60,14 @@ class TrainingLog:
             private.write_text(text.getvalue(), encoding="utf-8")
 
 
-def watch_scores(model: Model, examples: Sequence[Example], task: Task) -> dict[str, float]:
+def watch_scores(predictions: Sequence[Prediction], examples: Sequence[Example], task: Task) -> dict[str, float]:
     """Mean PSNR (dB, data range = the HU window) and mean Dice over cases and structures seen; {} without examples.
 
     A glance at the training, not the evaluation: structures a case does not show are left out of its mean.
     """
     psnrs, dices = [], []
     window = Window(*task.window_hu)
-    for example in examples:
-        prediction = model.predict(example.xray, example.case.affine)
+    for prediction, example in zip(predictions, examples, strict=True):
         psnrs.append(psnr(*map(window.to_unit, (example.case.ct_hu, prediction.ct_hu)), data_range=1.0))
         for value in np.flatnonzero(example.case.label_status) if prediction.label is not None else ():
             if value and (example.case.label == value).any():

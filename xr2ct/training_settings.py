@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from xr2ct.errors import UserError
 from xr2ct.settings import unknown
 
 
@@ -16,7 +17,7 @@ class TrainingSettings:
 
     steps: int = 800
     epochs: int = 0
-    batch: int = 2  # cases per step
+    batch: int = 2  # cases per step, of all processes together
     optimizer: str = "adamw"
     learning_rate: float = 5e-3
     table_rate: float = 1.0  # learning rate of the hash table, as a multiple
@@ -25,10 +26,42 @@ class TrainingSettings:
     clip: float = 0.0  # largest gradient norm; 0 = none
     schedule: str = "cosine"
     halve_epochs: int = 100  # of the schedule "halving"
+    final_rate: float = 0.001  # of the schedule "exponential": last rate as a share of the first
+    freeze: tuple[str, ...] = ()  # parts of the model that keep their values
+    ema: float = 0.0  # decay of the running mean of the parameters that is watched and saved; 0 = none
+    patience: int = 0  # watch rounds without a better PSNR before the training ends with the best state; 0 = no end
     log_steps: int = 50
     watch_steps: int = 200
     watch_cases: int = 4  # of every --watch shard
     save_minutes: float = 2.0
+
+
+SENSIBLE: dict[str, tuple[Callable[[float], bool], str]] = {
+    **dict.fromkeys(("steps", "batch", "halve_epochs", "log_steps", "watch_steps"), (lambda x: x >= 1, "1 or more")),
+    **dict.fromkeys(("epochs", "watch_cases", "patience"), (lambda x: x >= 0, "0 or more")),
+    **dict.fromkeys(("table_rate", "weight_decay", "clip", "save_minutes"), (lambda x: x >= 0, "0 or more")),
+    "learning_rate": (lambda x: x > 0, "a number above 0"),
+    "final_rate": (lambda x: 0 < x <= 1, "a share above 0 and up to 1"),
+    **dict.fromkeys(("momentum", "ema"), (lambda x: 0 <= x < 1, "0 or more and below 1")),
+}
+
+
+def require_sensible(settings: TrainingSettings) -> None:
+    """UserError that names the first setting outside its range, or the unknown name of a choice."""
+    for name, (holds, expected) in SENSIBLE.items():
+        value = getattr(settings, name)
+        if not (math.isfinite(value) and holds(value)):
+            raise UserError(f"setting {name!r} is {value!r}; expected {expected}. Correct it in the settings.")
+    for kind, value, valid in (
+        ("optimizer", settings.optimizer, OPTIMIZERS),
+        ("schedule", settings.schedule, SCHEDULES),
+    ):
+        if value not in valid:
+            raise unknown(kind, value, valid)
+
+
+def adam(groups: list[dict], settings: TrainingSettings) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
 
 def adamw(groups: list[dict], settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -49,16 +82,28 @@ def halving(step: int, steps: int, epoch: float, settings: TrainingSettings) -> 
     return 0.5 ** (epoch // settings.halve_epochs)
 
 
-OPTIMIZERS: dict[str, Callable[[list[dict], TrainingSettings], torch.optim.Optimizer]] = {"adamw": adamw, "sgd": sgd}
-SCHEDULES: dict[str, Callable[[int, int, float, TrainingSettings], float]] = {"cosine": cosine, "halving": halving}
+def exponential(step: int, steps: int, epoch: float, settings: TrainingSettings) -> float:
+    """1 falling by an equal factor per step, to `final_rate` at the end (DIF-Net's recipe)."""
+    return settings.final_rate ** (step / steps)
+
+
+OPTIMIZERS: dict[str, Callable[[list[dict], TrainingSettings], torch.optim.Optimizer]] = {
+    "adamw": adamw,
+    "adam": adam,
+    "sgd": sgd,
+}
+SCHEDULES: dict[str, Callable[[int, int, float, TrainingSettings], float]] = {
+    "cosine": cosine,
+    "halving": halving,
+    "exponential": exponential,
+}
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """The optimiser of all parameters; a hash table (a flat parameter named so) is kept from weight decay."""
-    if settings.optimizer not in OPTIMIZERS:
-        raise unknown("optimizer", settings.optimizer, OPTIMIZERS)
-    tables = [value for name, value in model.named_parameters() if name.endswith("parameters_flat")]
-    others = [value for name, value in model.named_parameters() if not name.endswith("parameters_flat")]
+    """The optimiser of what is not frozen; a hash table (a flat parameter named so) is kept from weight decay."""
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    tables = [value for name, value in trained.items() if name.endswith("parameters_flat")]
+    others = [value for name, value in trained.items() if not name.endswith("parameters_flat")]
     groups = [
         {"params": others, "weight_decay": settings.weight_decay, "rate": 1.0},
         {"params": tables, "weight_decay": 0.0, "rate": settings.table_rate},
@@ -78,7 +123,5 @@ def total_steps(n_cases: int, settings: TrainingSettings) -> int:
 
 def learning_rate(step: int, n_cases: int, settings: TrainingSettings) -> float:
     """The rate of step `step` (from 0): a pure function, so that a resumed run needs no scheduler state."""
-    if settings.schedule not in SCHEDULES:
-        raise unknown("schedule", settings.schedule, SCHEDULES)
     epoch = step / steps_per_epoch(n_cases, settings)
     return settings.learning_rate * SCHEDULES[settings.schedule](step, total_steps(n_cases, settings), epoch, settings)

@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+import xr2ct
 from xr2ct.commands.options import add_command, add_files, add_machine, add_window
 from xr2ct.errors import UserError
 
@@ -17,22 +18,33 @@ def add(commands: argparse._SubParsersAction) -> None:
 examples:
   xr2ct train --model mean --simulator parallel --shards results/shards/*/train-*.h5 --out results/train/mean
   xr2ct train --model spider --simulator cone --shards ... --settings '{"preset": "large"}' --out results/train/a
+  xr2ct train ... --start results/train/a/model.pt --limit 1 --settings '{"freeze": ["decoder"]}' --out results/train/b
+  torchrun --nproc-per-node 2 -m xr2ct train ...     the same result from two processes, each with half of every batch
 
 models: mean (training mean), nearest (the training case with the most similar X-rays), backprojection (FBP or FDK,
 nothing to learn), spider
 
-settings of spider, default first; {"preset": "paper"} is the printed recipe, {"preset": "large"} a wider network:
-  training   steps 800, or epochs (passes over the cases); batch 2 cases; optimizer adamw or sgd (momentum 0.9);
-             learning_rate 5e-3, table_rate 1 (of the hash table, as a multiple); schedule cosine or halving
-             (halve_epochs 100); weight_decay 0; clip 0 (largest gradient norm, 0 = none)
-  network    widths [16, 32, 64, 128, 256] of the UNet, convolutions 2 per block; hidden 64 and layers 3 of the decoder
+settings of spider, default first; {"preset": NAME} or a list of names takes them from recipes, later ones win, and
+settings given beside it win over all: {recipes}
+  training   steps 800, or epochs (passes over the cases); batch 2 cases; optimizer adamw, adam or sgd (momentum 0.9);
+             learning_rate 5e-3, table_rate 1 (of the hash table, as a multiple); schedule cosine, halving (halve_epochs
+             100) or exponential (down to final_rate 0.001 of the first); weight_decay 0; clip 0 (largest gradient norm,
+             0 = none); ema 0 (decay of the averaged weights that are watched and saved); freeze none of encoder, decoder,
+             position (a list); patience 0 (watch rounds without a better PSNR that end the training at its best state)
+  network    widths [16, 32, 64, 128, 256] of the UNet, convolutions 2 per block, norm group or batch, head 0 (channels of
+             a last 1x1 convolution, 0 = none); decoder shared, two_branch or two_stage, hidden 64, layers 3, repeat_input;
+             structures all (or a list; ["none"] = intensity only); precision float32 or bfloat16
   hash grid  levels 11 of level_features 8, coarsest 16 and finest 0 (= the voxel grid) points per side,
-             log2_entries 17 (table rows per level)
-  sampling   points 32 per axis and step, in runs of run 4 neighbours
-  loss       intensity_weight 1 (L1), dice_weight 0.3, dice class or micro (eq. 25), entropy_weight 0.3
+             log2_entries 17 (table rows per level), backend auto (the fastest present)
+  sampling   comb (points 32 per axis and step, in runs of run 4 neighbours), uniform (scattered_points 0 = points^3),
+             blocks (of block 8 voxels a side, surface_share 0.5 of them on structures) or mixed
+  loss       intensity_weight 1 (L1), dice_weight 0.3, dice class or micro (eq. 25), dice_background, entropy_weight 0.3
   watching   log_steps 50, watch_steps 200, watch_cases 4 per shard, save_minutes 2 between resume points
 
-A stopped training (Ctrl-C, SIGTERM) continues where it stood when the same command is given again.""",
+During training out/watch/step-000200.png shows the first watched case, true above predicted. A stopped training
+(Ctrl-C, SIGTERM) continues where it stood when the same command is given again; --fresh starts afresh instead.""".replace(
+            "{recipes}", recipes()
+        ),
     )
     parser.add_argument("--model", required=True, metavar="NAME", help="mean, nearest, backprojection or spider")
     parser.add_argument("--simulator", required=True, metavar="NAME", help="whose X-rays to train on, e.g. parallel")
@@ -44,8 +56,20 @@ A stopped training (Ctrl-C, SIGTERM) continues where it stood when the same comm
     parser.add_argument("--settings", default="{}", metavar="JSON", help="settings of the model as a JSON object")
     add_window(parser, "HU range that the model learns, mapped to 0..1")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random")
+    parser.add_argument(
+        "--start", type=Path, metavar="FILE", help="begin from this model.pt of the same task and network"
+    )
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="train on the first N cases only, 0 = all")
+    parser.add_argument("--fresh", action="store_true", help="discard what an earlier training left in --out")
+    parser.add_argument("--tensorboard", action="store_true", help="log to out/tensorboard too")
     add_machine(parser)
     parser.set_defaults(run=run)
+
+
+def recipes() -> str:
+    """Names of the recipes of spider, and the folder where each says why."""
+    folder = Path(xr2ct.__file__).parent / "recipes"
+    return f"{', '.join(path.stem for path in sorted(folder.glob('*.yaml')))}\n(sources of every value in {folder}/NAME.yaml)"
 
 
 def run(options: argparse.Namespace) -> None:
@@ -60,6 +84,10 @@ def run(options: argparse.Namespace) -> None:
         settings=json_object(options.settings),
         window=tuple(options.window),
         seed=options.seed,
+        start=options.start,
+        limit=options.limit,
+        fresh=options.fresh,
+        tensorboard=options.tensorboard,
         device=options.device,
         threads=options.threads,
     )

@@ -1,0 +1,143 @@
+"""What a training shows: pictures with the truth above the prediction and TensorBoard's scalars."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.xr2ct.cohort import TINY, WINDOW, write_cohort
+from xr2ct import tensorboard
+from xr2ct.cases import Cases
+from xr2ct.errors import UserError
+from xr2ct.models.model import Prediction
+from xr2ct.shards import open_shards
+from xr2ct.train import train
+from xr2ct.watch_pictures import LONGEST_PX, MARGIN_PX, watch_picture
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("watching")
+    return {"train": write_cohort(folder, 2), "watch": write_cohort(folder, 1, split="validation", seed=1)}
+
+
+@pytest.fixture(scope="module")
+def example(shards):
+    return Cases(open_shards([shards["watch"]]), "parallel")[0]
+
+
+def run(shards, out, **changes):
+    values = {"model": "spider", "simulator": "parallel", "shards": [shards["train"]], "watch": [shards["watch"]]}
+    train(**values | {"out": out, "settings": TINY, "window": WINDOW, "device": "cpu"} | changes)
+
+
+def halves(picture):
+    """Grey values of the upper (true) and lower (predicted) row."""
+    values = np.asarray(picture.convert("L"), float)
+    return values[: len(values) // 2], values[len(values) // 2 :]
+
+
+def test_a_perfect_prediction_shows_the_truth_twice(example):
+    picture = watch_picture(example, Prediction(example.case.ct_hu, example.case.label))
+    true, predicted = halves(picture)
+    above = slice(0, MARGIN_PX + round(LONGEST_PX * 20 / 28))  # the captions "true" and "predicted"
+    assert np.array_equal(true[above], predicted[above]) and not np.array_equal(true, predicted)
+    # phantom of 20 x 24 x 28 voxels of 3 mm: x is the longest side
+    assert picture.width == LONGEST_PX + LONGEST_PX + round(LONGEST_PX * 24 / 28) + 6 * MARGIN_PX
+
+
+def test_the_prediction_is_the_lower_row_and_needs_no_labels(example):
+    true, predicted = halves(watch_picture(example, Prediction(np.full_like(example.case.ct_hu, -1000), None)))
+    inner = (slice(MARGIN_PX, 100), slice(MARGIN_PX, LONGEST_PX))
+    assert true[inner].mean() > 40 and predicted[inner].max() == 0
+
+
+def test_the_ball_on_the_patients_left_is_on_the_right_of_the_axial_slice(example):
+    """The world's +x is the patient's right: the ball lies at smaller x than the middle of the volume."""
+    label = np.zeros_like(example.case.label)
+    z, y, x = np.argwhere(example.case.label == 1).mean(axis=0)
+    world_x = (example.case.affine @ [x, y, z, 1])[0] - (example.case.affine @ [13.5, y, z, 1])[0]
+    picture = watch_picture(example, Prediction(example.case.ct_hu, np.where(example.case.label == 1, 1, label)))
+    colour = np.asarray(picture)[:, :, 2].astype(int) - np.asarray(picture)[:, :, 0]
+    columns = np.flatnonzero((colour[len(colour) // 2 :, MARGIN_PX : MARGIN_PX + LONGEST_PX] > 20).any(axis=0))
+    assert world_x < -3 and columns.mean() > LONGEST_PX / 2 + 10
+
+
+def test_pictures_are_written_at_every_watch(shards, tmp_path):
+    run(shards, tmp_path / "run")
+    files = sorted((tmp_path / "run" / "watch").iterdir())
+    assert [file.name for file in files] == ["step-000004.png", "step-000006.png"]
+    with Image.open(files[0]) as first, Image.open(files[1]) as second:
+        assert first.mode == "RGB" and first.size == second.size
+        assert np.array_equal(halves(first)[0], halves(second)[0]) and not np.array_equal(
+            *map(np.asarray, (first, second))
+        )
+    run(shards, tmp_path / "blind", watch=[])
+    assert not (tmp_path / "blind" / "watch").exists()
+
+
+def test_tensorboard_that_is_not_installed_is_said(shards, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(
+        UserError, match=r"--tensorboard needs the package tensorboard.*pip install 'xr2ct\[tensorboard\]'"
+    ):
+        run(shards, tmp_path / "run", tensorboard=True)
+
+
+class FakeWriter:
+    """Notes the calls of a SummaryWriter."""
+
+    calls: ClassVar[list] = []
+
+    def __init__(self, log_dir, purge_step):
+        self.calls.append(("open", log_dir, purge_step))
+
+    def add_scalar(self, name, value, step):
+        self.calls.append((name, value, step))
+
+    def add_image(self, name, image, step, dataformats):
+        self.calls.append((name, image.shape, step, dataformats))
+
+    def flush(self): ...
+    def close(self):
+        self.calls.append(("close",))
+
+
+def test_every_row_and_picture_goes_to_tensorboard_too(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(FakeWriter, "calls", [])
+    monkeypatch.setattr(tensorboard, "summary_writer", lambda: FakeWriter)
+    run(shards, tmp_path / "run", tensorboard=True)
+    calls = FakeWriter.calls
+    assert calls[0] == ("open", str(tmp_path / "run" / "tensorboard"), 0) and calls[-1] == ("close",)
+    assert [call[2] for call in calls if call[0] == "loss"] == [2, 4, 6]
+    assert [call[2] for call in calls if call[0] == "watch_psnr_db"] == [4, 6]
+    assert [(call[1][-1], call[2:]) for call in calls if call[0] == "watch"] == [(3, (4, "HWC")), (3, (6, "HWC"))]
+
+
+@pytest.mark.slow
+def test_the_real_tensorboard_reads_what_was_logged(shards, tmp_path):
+    """In a process of its own: the package's imports warn."""
+    if find_spec("tensorboard") is None:
+        pytest.skip("tensorboard is not installed")
+    words = ["--model", "spider", "--simulator", "parallel", "--shards", shards["train"], "--watch", shards["watch"]]
+    words += ["--settings", '{"steps": 4, "widths": [4, 8], "points": 8, "log2_entries": 8, "log_steps": 2}']
+    done = subprocess.run(
+        [sys.executable, "-m", "xr2ct", "train", *map(str, words), "--out", tmp_path / "run", "--tensorboard"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    read = (
+        "import sys\n"
+        "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator\n"
+        "events = EventAccumulator(sys.argv[1]).Reload()\n"
+        "print([event.step for event in events.Scalars('loss')], [event.step for event in events.Images('watch')])\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", read, tmp_path / "run" / "tensorboard"], capture_output=True, text=True
+    )
+    assert found.stdout.splitlines()[-1:] == ["[2, 4] [4]"], found.stderr
