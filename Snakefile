@@ -22,6 +22,7 @@ include: "pipeline/rules/radiographs.smk"
 include: "pipeline/rules/train.smk"
 include: "pipeline/rules/reconstruct.smk"
 include: "pipeline/rules/evaluate.smk"
+include: "pipeline/rules/judge.smk"
 include: "pipeline/rules/report.smk"
 
 

@@ -221,16 +221,27 @@ def _segment(options: argparse.Namespace) -> None:
 
 
 def _label_arguments(stage: argparse.ArgumentParser) -> None:
-    _record_and_out(stage)
+    stage.add_argument("records", type=Path, nargs="+", metavar="record", help="case.json of the stage before")
+    stage.add_argument("--out", type=Path, required=True, help="folder of this case in this stage")
+    stage.add_argument(
+        "--vertebrae", action="store_true", help="the records are vertebrae of one CT; each goes to <out>-L1, ..."
+    )
     stage.add_argument(
         "--structures", nargs="+", required=True, help="structure groups, in the order of their ids 1..K"
     )
 
 
 def _label(options: argparse.Namespace) -> None:
-    from pipeline.label import label
+    from pipeline.label import label, label_vertebrae
 
-    label(options.record, options.out, structures=options.structures)
+    if options.vertebrae:
+        label_vertebrae(options.records, options.out, structures=options.structures)
+    elif len(options.records) > 1:
+        raise UserError(
+            f"label was given {len(options.records)} records; expected one, or --vertebrae. Label each case alone."
+        )
+    else:
+        label(options.records[0], options.out, structures=options.structures)
 
 
 def _cohort_arguments(stage: argparse.ArgumentParser) -> None:
@@ -257,7 +268,7 @@ def _cohort(options: argparse.Namespace) -> None:
 def _derive_arguments(stage: argparse.ArgumentParser) -> None:
     _record_and_out(stage)
     stage.add_argument("--case", required=True, help="id of the new case")
-    stage.add_argument("--split", choices=("train", "family_validation", "family"), required=True)
+    stage.add_argument("--split", choices=("train", "family_validation", "family", "family_transfer"), required=True)
     stage.add_argument("--number", type=int, required=True, help="which of the parent's deformations")
     stage.add_argument("--seed", type=int, default=1, help="seed of the experiment")
     for option, default, unit in (

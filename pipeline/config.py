@@ -13,6 +13,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from pipeline.errors import UserError
+from pipeline.runs import check_runs, expand_runs
 from pipeline.simulators import make_simulator
 from pipeline.sources import SOURCES
 from pipeline.structures import check_structures, load_scheme, wanted_classes
@@ -38,6 +39,7 @@ def check_config(config: dict) -> dict:
     full = _with_defaults(deepcopy(config), schema())
     full["simulators"] = expand_simulators(full["simulators"])
     _check_references(full)
+    full["runs"] = expand_runs(full["runs"], seed=full["seed"])
     return full
 
 
@@ -96,6 +98,7 @@ def _check_references(config: dict) -> None:
                 f"config: runs.{name}.simulator is {run['simulator']!r}; expected one of the simulators: "
                 f"{', '.join(config['simulators'])}."
             )
+    check_runs(config["runs"], structures=config["structures"], tables=config["tables"])
     for name, simulator in config["simulators"].items():
         make_simulator(simulator, label=f"config: simulators.{name}: ")
     if not all(math.isfinite(number) for number in _numbers(config)):

@@ -27,6 +27,8 @@ DISTRIBUTIONS = {
     "astra": "astra-toolbox",
     "skimage": "scikit-image",
     "idc_index": "idc-index",
+    "triton": "pytorch",  # comes with its builds for CUDA
+    "batchgeneratorsv2": "nnunetv2",  # comes with it
 }
 ELSEWHERE = {
     "astra": "cil",
@@ -35,6 +37,8 @@ ELSEWHERE = {
     "deepdrr": "deepdrr",
     "spekpy": "pipeline",
     "idc_index": "idc",
+    "nnunetv2": "judge",
+    "batchgeneratorsv2": "judge",
 }
 """Optional imports and the environment that has them."""
 
@@ -98,6 +102,9 @@ def test_pip_extras_have_the_same_bounds_everywhere():
     wanted = project()["optional-dependencies"]["totalsegmentator"]
     assert [str(Requirement(line)) for line in pip_lines(WHOLE)] == [str(Requirement(line)) for line in wanted]
     assert pip_lines(ROOT / "pipeline" / "envs" / "totalsegmentator.yaml") == pip_lines(WHOLE)
+    judges = [*wanted, *project()["optional-dependencies"]["nnunet"]]
+    judge = pip_lines(ROOT / "pipeline" / "envs" / "judge.yaml")
+    assert [str(Requirement(line)) for line in judge] == [str(Requirement(line)) for line in judges]
 
 
 def test_small_environments_keep_the_bounds_of_the_whole_one():
@@ -139,6 +146,12 @@ def test_backends_of_the_pipeline_can_run_the_pipeline(environment):
     """Their rules run `python -m pipeline`, so all of pipeline.yaml has to be there too."""
     assert set(conda_specs(ROOT / "pipeline" / "envs" / "pipeline.yaml")) - {"pip"} <= set(
         conda_specs(ROOT / "pipeline" / "envs" / f"{environment}.yaml")
+    )
+
+
+def test_the_judge_can_run_the_rest_of_its_package():
+    assert set(conda_specs(ROOT / "pipeline" / "envs" / "xr2ct.yaml")) <= set(
+        conda_specs(ROOT / "pipeline" / "envs" / "judge.yaml")
     )
 
 

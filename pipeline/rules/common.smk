@@ -17,6 +17,7 @@ from pipeline.config import check_config, structures_to_label
 from pipeline.errors import UserError
 from pipeline.files import read_table, write_text
 from pipeline.locks import hold_run
+from pipeline.parts import fingerprint
 from pipeline.plan import CASE_ID, case_suffixes, make_plan
 from pipeline.shard_file import CASES_PER_SHARD
 from pipeline.versions import RESULT_VERSION
@@ -48,7 +49,7 @@ if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 STARTED = time.time()
-SPLITS = ("train", "validation", "test", "family_validation", "family")
+SPLITS = ("train", "validation", "test", "family_validation", "family", "family_transfer")
 
 
 wildcard_constraints:
@@ -57,6 +58,7 @@ wildcard_constraints:
     split="|".join(SPLITS),
     simulator="|".join(EXPERIMENT["simulators"]),
     run="|".join(EXPERIMENT["runs"]) or "none",
+    judge="nnunet|totalsegmentator|totalsegmentator-fast",
     number=r"\d{5}",
     total=r"\d{5}",
 

@@ -10,7 +10,7 @@ def derive_parent(wildcards):
 def derive_arguments(wildcards):
     case = plan().derived[wildcards.case]
     arguments = ["--case", case.id, "--split", case.split, "--number", case.number, "--seed", EXPERIMENT["seed"]]
-    for name, value in EXPERIMENT["deformation"].items():
+    for name, value in (EXPERIMENT["deformation"] | case.deformation).items():
         arguments += ["--" + name.replace("_", "-"), value]
     return arguments
 

@@ -4,10 +4,16 @@ OUTPUT results/report/index.html        one page, no network needed
 """
 
 
+def table_options():
+    """--table TITLE=run,run for every table of the config."""
+    return [part for title, runs in EXPERIMENT["tables"].items() for part in ("--table", f"{title}={','.join(runs)}")]
+
+
 rule report:
     input:
         shards=report_shards,
         evaluations=expand("results/evaluate/{run}.csv", run=EXPERIMENT["runs"]),
+        judgements=judgements,
         reconstructions=expand("results/reconstruct/{run}/index.json", run=EXPERIMENT["runs"]),
         training=expand("results/train/{run}/train.csv", run=EXPERIMENT["runs"]),
         cases="results/cohort/cases.tsv",
@@ -28,8 +34,10 @@ rule report:
     conda:
         "../envs/xr2ct.yaml"
     params:
+        tables=table_options(),
         version=LEARNING_VERSION["report"],
     shell:
-        "python -m xr2ct report --shards {input.shards:q} --evaluations {input.evaluations:q}"
+        "python -m xr2ct report --shards {input.shards:q} --evaluations {input.evaluations:q} {input.judgements:q}"
         " --reconstructions {input.reconstructions:q} --training {input.training:q} --cohort results/cohort"
-        " --figure {input.figures:q} --picture {output.picture:q} --out {output.page:q} > {output.text:q} 2> {log:q}"
+        " --figure {input.figures:q} {params.tables:q} --picture {output.picture:q} --out {output.page:q}"
+        " > {output.text:q} 2> {log:q}"
