@@ -191,7 +191,8 @@ def measure(folder: Path, cases: int, cores: int, broken: float) -> list[tuple[s
     codes = make_cohort(folder, cases, broken=broken)
     cost = run(folder, cores)
     if cost.exit_code:
-        sys.exit(f"the workflow ended with {cost.exit_code}; see {folder}/run.log")
+        last = (folder / "run.log").read_text(encoding="utf-8", errors="replace").splitlines()[-30:]
+        sys.exit("\n".join([f"the workflow ended with {cost.exit_code}; its last words:", *last]))
     if wrong := lost_and_wrong(folder, codes):
         sys.exit("lost or wrongly judged: " + "; ".join(wrong[:5]))
     stages, (disk, files) = stage_seconds(folder), usage(folder / "results")

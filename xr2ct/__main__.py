@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from xr2ct.commands import evaluate, export, reconstruct, report, train, verify
+from xr2ct.commands import evaluate, export, judge, judge_train, reconstruct, report, train, verify
 from xr2ct.commands.options import Help
 from xr2ct.errors import UserError
 
-COMMANDS = (train, reconstruct, evaluate, report, verify, export)
+COMMANDS = (train, reconstruct, evaluate, judge_train, judge, report, verify, export)
 EXIT_USAGE, EXIT_TRY_AGAIN = 2, 75
 
 ABOUT = "Reconstruct a CT from two X-rays: train models on shards, reconstruct, evaluate and report."

@@ -67,6 +67,7 @@ def reconstruct(
         "result_version": RESULT_VERSION["reconstruct"],
         "run": out.resolve().name,
         "model": content["identity"]["model"],
+        "seed": content["identity"].get("seed"),
         "simulator": simulator,
         "window_hu": list(task.window_hu),
         "structures": list(task.structures),

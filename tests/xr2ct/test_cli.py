@@ -176,7 +176,7 @@ def test_heavy_packages_are_imported_by_the_commands_that_need_them():
 
 
 def test_result_versions_cover_the_commands_that_make_results():
-    assert {"train", "reconstruct", "evaluate", "report"} == set(RESULT_VERSION)
+    assert {"train", "reconstruct", "evaluate", "judge", "report"} == set(RESULT_VERSION)
     assert all(isinstance(number, int) and number > 0 for number in RESULT_VERSION.values())
 
 

@@ -48,9 +48,10 @@ def test_the_index_lists_every_case_with_what_the_evaluation_needs(files, tmp_pa
     assert index == {
         "schema": "xr2ct/reconstruction",
         "schema_version": "1.0.0",
-        "result_version": 1,
+        "result_version": 2,
         "run": "my-run",
         "model": "spider",
+        "seed": 0,
         "simulator": "parallel",
         "window_hu": [-1000.0, 1500.0],
         "structures": ["background", "ball", "rod", "plate"],
