@@ -22,8 +22,13 @@ from shards to a report:
                     --out results/reconstruct/a
   xr2ct evaluate    --reconstructions results/reconstruct/a/index.json --shards results/shards/*/test-*.h5 \\
                     --out results/evaluate/a.csv
+  xr2ct judge-train --kind nnunet --shards results/shards/*/train-*.h5 --out results/judge/nnunet
+  xr2ct judge       --judge results/judge/nnunet --shards results/shards/*/test-*.h5 \\
+                    --reconstructions results/reconstruct/a/index.json --out results/judge/nnunet/a.csv
   xr2ct report      --shards results/shards/*/test-*.h5 --evaluations results/evaluate/a.csv \\
                     --reconstructions results/reconstruct/a/index.json --out results/report/index.html
+from two image files to a CT:
+  xr2ct reconstruct --checkpoint results/train/a/model.pt --pa pa.png --lat lat.dcm --out ct.nii.gz
 
 exit codes: 0 done; 1 verify found problems; 2 wrong use, said in one line; 75 disk or memory full, try again.
 Shards are documented in resources/shard.md. `xr2ct COMMAND --help` explains one command."""

@@ -17,7 +17,7 @@ from xr2ct.__main__ import build_parser, main
 from xr2ct.shards import Shard
 from xr2ct.versions import RESULT_VERSION
 
-COMMANDS = ("train", "reconstruct", "evaluate", "report", "verify", "export")
+COMMANDS = ("train", "reconstruct", "evaluate", "judge-train", "judge", "report", "verify", "export")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int16, UInt8
 from numpy import ndarray
+from torch import nn
 
 from xr2ct.cases import Example, Task
 from xr2ct.shards import Xray
@@ -42,6 +43,9 @@ class Trainable(Model, Protocol):
 
     def loss(self, examples: Sequence[Example], random: np.random.Generator) -> dict[str, torch.Tensor]:
         """Loss parts of one step, "loss" is what is minimised; all randomness comes from `random`."""
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """What the setting `freeze` can name, and the modules that each name stands for."""
 
 
 @runtime_checkable

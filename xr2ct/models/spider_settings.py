@@ -47,7 +47,7 @@ class SpiderSettings(TrainingSettings):
     surface_share: float = 0.5  # of the boxes, that lie on the surface of a structure
     intensity_weight: float = 1.0
     dice_weight: float = 0.3
-    entropy_weight: float = 0.3  # class-weighted cross-entropy, without which Dice does not start
+    entropy_weight: float = 0.1  # class-weighted cross-entropy, without which Dice does not start
     dice: str = "class"
     dice_background: bool = False  # background is one of the classes of Dice
 
