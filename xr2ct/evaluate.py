@@ -1,7 +1,7 @@
 """Compare reconstructions with the CTs of the shards: one tidy row per case, metric and structure."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from xr2ct.metrics.registry import (
 from xr2ct.metrics.window import Window
 from xr2ct.nifti import VolumeError, read_nifti
 from xr2ct.reconstructions import Run, read_index
-from xr2ct.shards import COMPLETE, CUT, IGNORE, Case, open_shards
+from xr2ct.shards import COMPLETE, CUT, IGNORE, Case, Shard, open_shards
 from xr2ct.tables import write_csv
 
 COLUMNS = ("case", "subject", "split", "simulator", "model", "seed", "metric", "structure", "value", "unit", "reason")
@@ -52,15 +52,8 @@ def evaluate(
     if not low_hu < high_hu:
         raise UserError(f"window is {low_hu:g} to {high_hu:g} HU, expected the lower end first. Use e.g. -1000 1500.")
     run, opened = read_index(reconstructions), open_shards(shards)
-    places = {}
-    for shard in opened:
-        for i in range(len(shard)):
-            case_id = shard.case_id(i)
-            if case_id in places:
-                raise UserError(f"{shard.path}: case {case_id!r} occurs twice in the shards. Give every shard once.")
-            places[case_id] = (shard, i)
-    if missing := sorted(run.cases.keys() - places.keys()):
-        raise UserError(f"{reconstructions}: case {missing[0]!r} is in none of the shards. Give its shard as well.")
+    places = find_cases(opened)
+    require_known(run, places, reconstructions)
     metrics: VolumeMetrics = {**VOLUME_METRICS, **(LEGACY_METRICS if legacy else {})}
     rows = []
     for shard, i in tqdm(places.values(), desc=f"evaluate {run.name}", unit="case"):
@@ -69,6 +62,24 @@ def evaluate(
         for score in score_case(case, shard.structures, run, Window(float(low_hu), float(high_hu)), metrics):
             rows.append(about | vars(score))
     write_csv(out, COLUMNS, rows)
+
+
+def find_cases(shards: Sequence[Shard]) -> dict[str, tuple[Shard, int]]:
+    """Shard and number of every case by its id; a case given twice is a UserError."""
+    places: dict[str, tuple[Shard, int]] = {}
+    for shard in shards:
+        for i in range(len(shard)):
+            case_id = shard.case_id(i)
+            if case_id in places:
+                raise UserError(f"{shard.path}: case {case_id!r} occurs twice in the shards. Give every shard once.")
+            places[case_id] = (shard, i)
+    return places
+
+
+def require_known(run: Run, places: Mapping[str, tuple[Shard, int]], path: Path) -> None:
+    """UserError if the run (of the index at `path`) has a case that no shard holds."""
+    if missing := sorted(run.cases.keys() - places.keys()):
+        raise UserError(f"{path}: case {missing[0]!r} is in none of the shards. Give its shard as well.")
 
 
 def describe_case(case: Case) -> dict[str, str]:

@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from xr2ct.device import choose_device
 from xr2ct.errors import UserError
-from xr2ct.evaluate import COLUMNS, Score, describe_case, read_on_grid
+from xr2ct.evaluate import COLUMNS, Score, describe_case, find_cases, read_on_grid, require_known
 from xr2ct.judge.registry import Segmenter, open_judge
 from xr2ct.metrics.registry import STRUCTURE_METRICS, compare_structures
 from xr2ct.nifti import VolumeError
 from xr2ct.reconstructions import Run, read_index
-from xr2ct.shards import COMPLETE, CUT, IGNORE, Case, Shard, open_shards
+from xr2ct.shards import COMPLETE, CUT, IGNORE, Case, open_shards
 from xr2ct.tables import write_csv
 
 TRUE_CT = "true CT"
@@ -40,8 +40,10 @@ def judge(
     opened = open_shards(shards)
     run = read_index(reconstructions) if reconstructions else None
     places = find_cases(opened)
-    if run and (missing := sorted(run.cases.keys() - places.keys())):
-        raise UserError(f"{reconstructions}: case {missing[0]!r} is in none of the shards. Give its shard as well.")
+    if not places:
+        raise UserError("no case in the shards; expected at least one. Give --shards files with cases.")
+    if run:
+        require_known(run, places, reconstructions)
     segmenter = open_judge(judge, opened[0].structures, where)
     about_run = {"simulator": run.simulator, "model": run.name, "seed": run.seed} if run else None
     rows: list[dict] = []
@@ -50,21 +52,6 @@ def judge(
         about = describe_case(case) | (about_run or {"simulator": "", "model": TRUE_CT, "seed": ""})
         rows += [about | vars(score) for score in judge_case(case, shard.structures, run, segmenter)]
     write_csv(out, COLUMNS, rows)
-
-
-def find_cases(shards: Sequence[Shard]) -> dict[str, tuple[Shard, int]]:
-    """Shard and number of every case by its id; a case given twice is a UserError."""
-    places: dict[str, tuple[Shard, int]] = {}
-    for shard in shards:
-        for i in range(len(shard)):
-            if shard.case_id(i) in places:
-                raise UserError(
-                    f"{shard.path}: case {shard.case_id(i)!r} occurs twice in the shards. Give every shard once."
-                )
-            places[shard.case_id(i)] = (shard, i)
-    if not places:
-        raise UserError("no case in the shards; expected at least one. Give --shards files with cases.")
-    return places
 
 
 def judge_case(case: Case, structures: Sequence[str], run: Run | None, segmenter: Segmenter) -> Iterator[Score]:
