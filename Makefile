@@ -6,7 +6,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-all lint mutants benchmark bench-pelvis clean
+.PHONY: demo test lint mutants benchmark bench-pelvis clean
 
 demo: .venv/demo
 	snakemake --cores 8 --use-conda

@@ -30,7 +30,8 @@ from shards to a report:
 from two image files to a CT:
   xr2ct reconstruct --checkpoint results/train/a/model.pt --pa pa.png --lat lat.dcm --out ct.nii.gz
 
-exit codes: 0 done; 1 verify found problems; 2 wrong use, said in one line; 75 disk or memory full, try again.
+exit codes: 0 done; 1 verify found problems; 2 wrong use, said in one line; 75 disk or memory full, try again;
+130 and 143 stopped by Ctrl-C or SIGTERM, the same command goes on.
 Shards are documented in resources/shard.md. `xr2ct COMMAND --help` explains one command."""
 
 

@@ -37,6 +37,8 @@ def reconstruct(
     model, task = build_trained(content)
     model.to(where)
     simulator = simulator or task.simulator
+    if simulator != task.simulator:
+        print(f"Note: X-rays by {simulator}; the model was trained on those by {task.simulator}.")
     opened = open_shards(shards)
     for shard in opened:
         require_same(describe(shard, simulator, task.window_hu), task, shard.path, "training", structures=False)

@@ -21,7 +21,8 @@ def unknown(kind: str, value: str, valid: Iterable[str]) -> UserError:
     valid = list(valid)
     near = get_close_matches(value, valid, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UserError(f"{kind} {value!r} is not known; expected one of: {', '.join(valid) or 'none'}.{hint}")
+    expected = f"expected one of: {', '.join(valid)}" if valid else "there is none to choose"
+    return UserError(f"{kind} {value!r} is not known; {expected}.{hint}")
 
 
 def read_presets(folder: Path) -> dict[str, dict[str, Any]]:

@@ -10,16 +10,19 @@ from xr2ct.summary import COLUMNS, DEFORMATIONS, DIFFERENCES, SPLITS, Summary, r
 from xr2ct.tables import aligned, write_csv
 
 
-def number(summary: Summary | None, digits: int, n_cases: int, sign: str = "") -> str:
-    """Mean, +- its sd over seeds, and its interval, as it has them; the number of cases where the line's is another."""
+def number(summary: Summary | None, digits: int, n_cases: int, sign: str = "", n_structures: int = 0) -> str:
+    """Mean, +- its sd over seeds, and its interval, as it has them; the numbers of cases and of structures behind it where
+    they are fewer than the line's."""
     if summary is None or not summary.n_cases:
         return "-"
     seeds = "" if math.isnan(summary.seed_sd) else f" +- {summary.seed_sd:.{digits}f}"
     interval = (
         "" if math.isnan(summary.low95) else f" [{summary.low95:{sign}.{digits}f}, {summary.high95:{sign}.{digits}f}]"
     )
-    fewer = f" ({summary.n_cases} case{'s' if summary.n_cases > 1 else ''})" if summary.n_cases < n_cases else ""
-    return f"{summary.mean:{sign}.{digits}f}{seeds}{interval}{fewer}"
+    counts = {"case": (summary.n_cases, n_cases), "structure": (summary.n_structures, n_structures)}
+    fewer = [f"{n} {noun}{'s' if n > 1 else ''}" for noun, (n, of_line) in counts.items() if 0 < n < of_line]
+    counted = f" ({', '.join(fewer)})" if fewer else ""
+    return f"{summary.mean:{sign}.{digits}f}{seeds}{interval}{counted}"
 
 
 def format_table(comparison: Comparison) -> str:
@@ -70,11 +73,13 @@ def _rows(comparison: Comparison, lines: Sequence[Line], seeds: bool) -> list[li
 
 def _cells(line: Line, comparison: Comparison, seeds: bool, shares: bool) -> list[str]:
     cells = [line.split, line.simulator, line.model]
+    dice = line.found.get("dice")
+    n_structures = dice.n_structures if dice else 0
     for family, column in comparison.columns.items():
         summary = line.found.get(family)
-        cells.append(number(summary, column.digits, line.n_cases, "+" if line.paired else ""))
+        cells.append(number(summary, column.digits, line.n_cases, "+" if line.paired else "", n_structures))
         if family == "dice":  # over how many structures it is differs between models and cohorts
-            cells.append(str(summary.n_structures) if summary and summary.n_structures else "-")
+            cells.append(str(n_structures) if n_structures else "-")
         if column.judged and shares:
             share = line.shares.get(family, math.nan)
             cells.append("-" if math.isnan(share) else f"{100 * share:.0f}")

@@ -35,6 +35,7 @@ from xr2ct.views import Geometry, grid_centre, trained_geometry
 OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "I": "S", "S": "I"}
 FRONTAL, LATERAL = ("PA", "AP"), ("LAT", "RLAT", "LL", "RL", "LLO", "RLO", "LATERAL")
 SUFFIX = ".nii.gz"
+LEAST_SEEN = 0.1  # of the trained detector, that an image must cover
 
 
 def reconstruct_images(
@@ -156,6 +157,11 @@ def resampling(one: Input, placed: Geometry, trained: Geometry, number: int) -> 
     notes = []
     if view.zoom != (1.0, 1.0):
         notes.append(f"resampled to the trained pixels: {view.zoom[0]:.3g} x {view.zoom[1]:.3g} of its own per pixel")
+    if view.seen.mean() < LEAST_SEEN:
+        raise UserError(
+            f"the image of view {placed.views[number]} covers {view.seen.mean():.0%} of what the trained detector shows; "
+            f"expected {LEAST_SEEN:.0%} or more. Correct pixel_mm, distances and offset in the geometry."
+        )
     if not view.seen.all():
         notes.append(f"{1 - view.seen.mean():.0%} of the trained detector lies outside the image: taken as empty")
     return notes

@@ -78,7 +78,7 @@ def spectrum_of(kvp: float, filter_mm_al: float | None = None) -> Spectrum:
     except ImportError:
         raise UserError(
             f"kvp {kvp:g} with filter_mm_al {filter_mm_al:g} has no table; expected one of: {listed}. "
-            f"Use the nearest, {nearest}, or `pip install spekpy`, which computes any other."
+            f"Use the nearest, {nearest}, or `pip install 'xr2ct[spectra]'`, which computes any other."
         ) from None
 
 

@@ -22,7 +22,7 @@ def project_astra(
     except ImportError as error:
         raise UserError(
             "backend 'astra' needs the package astra-toolbox, which is not installed. "
-            "Run: pip install astra-toolbox   or choose backend 'parallel'."
+            "Run: pip install 'xr2ct[astra]'   or choose backend 'parallel'."
         ) from error
     spacing = [require_axial_beam(view, affine, "astra") for view in views][-1]
     slices, rows, columns = mu_per_mm.shape

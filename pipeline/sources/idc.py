@@ -175,7 +175,7 @@ LIDC = _source(
 )
 NLST = _source(
     "nlst",
-    "NLST through IDC, low-dose chest CTs of up to 26 254 patients with the labels of TotalSegmentator 1.5.6; per case about "
+    "NLST through IDC, low-dose chest CTs of up to 26 246 patients with the labels of TotalSegmentator 1.5.6; per case about "
     "66 MB of CT and, passing through, 109 MB of labels",
     "CC-BY-4.0",
     "10.7937/TCIA.HMQ8-J677",

@@ -152,7 +152,7 @@ def test_tubes_that_do_not_exist_are_refused(wrong):
 def test_other_tubes_need_spekpy_and_the_error_names_the_nearest_table(monkeypatch):
     monkeypatch.setitem(sys.modules, "spekpy", None)
     with pytest.raises(
-        UserError, match=r"kvp 81 with .* 3 has no table; .*nearest, 90KV_AL40, or `pip install spekpy`"
+        UserError, match=r"kvp 81 with .* 3 has no table; .*nearest, 90KV_AL40, or `pip install 'xr2ct\[spectra\]'`"
     ):
         spectrum_of(81.0, 3.0)
     with pytest.raises(UserError, match="kvp 90 with filter_mm_al 3 has no table"):

@@ -14,6 +14,8 @@ from tests.phantoms import phantom_case, write_phantom_shard
 from tests.xr2ct.golden import write_golden_shard
 from tests.xr2ct.runs import brighter, write_run
 from xr2ct.__main__ import build_parser, main
+from xr2ct.models.registry import choose
+from xr2ct.settings import settings_dict
 from xr2ct.shards import Shard
 from xr2ct.versions import RESULT_VERSION
 
@@ -192,3 +194,14 @@ def test_the_help_of_train_names_every_model_preset_and_setting(capsys):
         assert name in text
         for word in [*entry.presets, *(field.name for field in fields(entry.settings))]:
             assert re.search(rf"\b{word}\b", text), word
+
+
+def test_the_numbers_in_the_help_of_train_are_the_defaults(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    defaults = settings_dict(choose("spider", {})[1])
+    said = {
+        name: float(value) for name, value in re.findall(r"\b([a-z0-9_]+) ([0-9][0-9.e-]*)\b", text) if name in defaults
+    }
+    assert len(said) > 20 and said == {name: defaults[name] for name in said}

@@ -96,3 +96,15 @@ def test_every_model_has_defaults_and_presets_that_parse(name):
     with pytest.raises(UserError, match="nonsense"):
         choose(name, {"nonsense": 1})
     assert settings_dict(choose(name, {})[1]) == settings_dict(MODELS[name].settings())
+
+
+def test_steps_that_are_asked_for_are_not_overruled_by_the_epochs_of_a_preset():
+    assert choose("spider", {"preset": "paper"})[1].epochs == 500
+    given = choose("spider", {"preset": "paper", "steps": 7})[1]
+    assert (given.steps, given.epochs) == (7, 0)
+    assert choose("spider", {"preset": "paper", "steps": 7, "epochs": 3})[1].epochs == 3
+
+
+def test_a_model_without_settings_says_so():
+    with pytest.raises(UserError, match="setting of model mean 'steps' is not known; there is none to choose"):
+        choose("mean", {"steps": 3})

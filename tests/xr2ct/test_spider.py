@@ -103,6 +103,21 @@ def test_class_weights_have_mean_one_over_the_voxels_and_favour_the_rare(shard):
     assert weight[1] / weight[0] == pytest.approx(np.sqrt(voxels[0] / voxels[1]), rel=1e-5)
 
 
+@pytest.mark.parametrize("known", [(), (2,), (1, 2, 3)])
+def test_what_no_case_is_annotated_for_is_never_predicted(tmp_path, known):
+    status = np.array([3, *(3 * (value in known) for value in (1, 2, 3))], np.uint8)
+    model, cases = spider_of(write_cohort(tmp_path, 2, label_status=status))
+    with torch.no_grad():
+        model.decoder.both.last.bias[2:] = 50 * torch.rand(
+            3
+        )  # every structure before background, and each of them once
+        found = [model.predict(example.xray, example.case.affine).label for example in cases]
+    if not known:
+        assert found == [None, None]
+    else:
+        assert set(np.unique(found)) <= {0, *known} and np.any(found)
+
+
 @pytest.mark.parametrize("preset", [{"dice": "class"}, {"dice": "micro"}], ids=["class", "micro"])
 def test_the_loss_is_the_weighted_sum_of_its_parts(shard, preset):
     model, cases = spider_of(shard, intensity_weight=2.0, dice_weight=0.5, entropy_weight=0.25, **preset)

@@ -44,6 +44,12 @@ def test_the_structure_count_stands_beside_dice_and_only_counts_what_has_a_dice(
     assert format_table(compare(summarize(nothing))).splitlines()[1].split()[-6:] == ["-", "-", "-", "1", "/", "1"]
 
 
+def test_a_number_over_fewer_structures_than_the_dice_says_over_how_many():
+    rows = all_metrics("c1", "s1") + [row("c1", "s1", 0.75, "dice", "liver"), row("c1", "s1", "nan", "hd95", "liver")]
+    head, line, *_ = format_table(compare(summarize(rows))).splitlines()
+    assert line[head.index("structures") :].split()[1:4] == ["7.0", "(1", "structure)"]
+
+
 def test_the_printed_table_shows_intervals_and_differences_from_the_first_run():
     rows = [
         row(f"c{i}", f"s{i}", 20 + i + gain * (i + 1), model=m) for m, gain in (("mean", 0), ("b", 1)) for i in range(4)

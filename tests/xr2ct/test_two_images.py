@@ -216,6 +216,12 @@ def test_wrong_use_is_one_line_and_exit_2(arguments, said, world, tmp_path, caps
     assert not list(tmp_path.iterdir())
 
 
+def test_an_image_that_shows_next_to_nothing_of_the_trained_detector_is_refused(world, tmp_path):
+    geometry = write_yaml(tmp_path, CONE | {"pixel_mm": 0.2})
+    with pytest.raises(UserError, match=r"view PA covers \d% of what the trained detector shows; expected 10% or more"):
+        run(world, tmp_path / "ct.nii.gz", geometry=geometry)
+
+
 def test_out_must_be_one_nifti_file(world, tmp_path):
     with pytest.raises(UserError, match=r"--out .*ct: expected a file that ends in .nii.gz"):
         beside(tmp_path / "ct")

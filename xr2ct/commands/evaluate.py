@@ -21,7 +21,8 @@ MSE (HU^2) in the window, PSNR and MAE also inside and outside the labelled stru
 in mm for each structure that the reference shows. A case without a usable reconstruction is a row with the value nan and
 a reason, never left out.
 
-Runs whose folders end in -seed1, -seed2, ... keep the seed in a column of its own, so that the report can group them.
+Runs whose folders end in -seed1, -seed2, ... and that were trained with that --seed keep it in a column of its own, so that
+the report can group them.
 
 --legacy adds what other papers call PSNR and SSIM, named after paper and range (psnr_x2ct4095, ssim_skimage2, ...;
 defined in xr2ct/metrics/legacy.py): to stand beside printed numbers. The report keeps them in a table of their own.""",

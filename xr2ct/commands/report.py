@@ -22,7 +22,8 @@ patients, not cases; there is none below 4 patients. Rows "a - b" are paired dif
 that both runs have; the table shows those to the first run given, differences.csv all pairs. Metrics of
 `xr2ct evaluate --legacy` get a table of their own, and legacy.csv.
 
-Runs whose folders differ only in -seed1, -seed2, ... are one run: a case is averaged over the seeds first, and "+-" is
+Runs whose folders differ only in -seed1, -seed2, ... (and were trained with that --seed) are one run: a case is averaged
+over the seeds first, and "+-" is
 the standard deviation of the mean from seed to seed, which intervals do not contain. In the splits family,
 family_transfer and family_validation, deformations of one patient, cases are drawn instead of patients. CSVs of
 `xr2ct judge` add a column with the Dice of its segmenter, a line `true CT` with what that segmenter gets on the CTs

@@ -26,7 +26,8 @@ nothing to learn), spider
 
 settings of spider, default first; {"preset": NAME} or a list of names takes them from recipes, later ones win, and
 settings given beside it win over all: {recipes}
-  training   steps 800, or epochs (passes over the cases); batch 2 cases; optimizer adamw, adam or sgd (momentum 0.9);
+  training   steps 800, or epochs (passes over the cases; they win over steps beside them); batch 2 cases; optimizer
+             adamw, adam or sgd (momentum 0.9);
              learning_rate 5e-3, table_rate 1 (of the hash table, as a multiple); schedule cosine, halving (halve_epochs
              100) or exponential (down to final_rate 0.001 of the first); weight_decay 0; clip 0 (largest gradient norm,
              0 = none); ema 0 (decay of the averaged weights that are watched and saved); freeze none of encoder, decoder,
@@ -38,7 +39,7 @@ settings given beside it win over all: {recipes}
              log2_entries 17 (table rows per level), backend auto (the fastest present)
   sampling   comb (points 32 per axis and step, in runs of run 4 neighbours), uniform (scattered_points 0 = points^3),
              blocks (of block 8 voxels a side, surface_share 0.5 of them on structures) or mixed
-  loss       intensity_weight 1 (L1), dice_weight 0.3, dice class or micro (eq. 25), dice_background, entropy_weight 0.3
+  loss       intensity_weight 1 (L1), dice_weight 0.3, dice class or micro (eq. 25), dice_background, entropy_weight 0.1
   watching   log_steps 50, watch_steps 200, watch_cases 4 per shard, save_minutes 2 between resume points
 
 During training out/watch/step-000200.png shows the first watched case, true above predicted. A stopped training
@@ -57,7 +58,10 @@ During training out/watch/step-000200.png shows the first watched case, true abo
     add_window(parser, "HU range that the model learns, mapped to 0..1")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random")
     parser.add_argument(
-        "--start", type=Path, metavar="FILE", help="begin from this model.pt of the same task and network"
+        "--start",
+        type=Path,
+        metavar="FILE",
+        help="begin from this model.pt; give the same task and the settings of its network again",
     )
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="train on the first N cases only, 0 = all")
     parser.add_argument("--fresh", action="store_true", help="discard what an earlier training left in --out")

@@ -11,6 +11,7 @@ from xr2ct.models.nearest import Nearest, NearestSettings
 from xr2ct.models.spider import Spider
 from xr2ct.models.spider_settings import RECIPES, SpiderSettings
 from xr2ct.settings import parse_settings, unknown
+from xr2ct.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -34,4 +35,8 @@ def choose(name: str, settings: Mapping[str, Any]) -> tuple[Entry, Any]:
     """The entry of a model and its parsed settings; an unknown name or key is an error that lists the known ones."""
     if name not in MODELS:
         raise unknown("model", name, MODELS)
+    if "steps" in settings and issubclass(MODELS[name].settings, TrainingSettings):
+        settings = {"epochs": 0} | dict(
+            settings
+        )  # steps that are asked for are not overruled by the epochs of a preset
     return MODELS[name], parse_settings(settings, MODELS[name].settings, MODELS[name].presets, name)

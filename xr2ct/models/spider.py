@@ -54,6 +54,7 @@ class Spider(nn.Module):
         self.register_buffer("image_mean", torch.zeros(views))
         self.register_buffer("image_scale", torch.ones(views))
         self.register_buffer("class_weight", torch.ones(classes))
+        self.register_buffer("annotated", torch.ones(classes, dtype=torch.bool))
         self.cache = PositionCache()
 
     def parts(self) -> dict[str, list[nn.Module]]:
@@ -62,18 +63,24 @@ class Spider(nn.Module):
         return {"encoder": [self.unet], "decoder": decoder, "position": [self.position]}
 
     def prepare(self, cases: Iterable[Example]) -> None:
-        """X-ray mean and scale per view; cross-entropy weights 1 / sqrt(class frequency), of mean 1 over voxels."""
+        """X-ray mean and scale per view; cross-entropy weights 1 / sqrt(class frequency), of mean 1 over voxels.
+
+        A structure that no case is annotated for is learned by nobody, so it is never predicted.
+        """
         moments = np.zeros((2, len(self.task.views)))
         voxels, count = np.zeros(self.supervision.classes), 0
+        annotated = np.zeros(self.supervision.classes, bool)
         for example in cases:
             count += 1
             image = example.xray.image.astype(np.float64)
             moments += image.mean(axis=(1, 2)), (image**2).mean(axis=(1, 2))
             label = self.supervision.classes_of(example.case.label)
             voxels += np.bincount(label.ravel(), minlength=256)[: len(voxels)]
+            annotated |= self.supervision.annotated(example)
         mean, square = moments / count
         self.image_mean.copy_(torch.from_numpy(mean))
         self.image_scale.copy_(torch.from_numpy(np.sqrt(np.maximum(square - mean**2, 1e-12))))
+        self.annotated.copy_(torch.from_numpy(annotated))
         weight = 1 / np.sqrt(np.maximum(voxels, 1))
         self.class_weight.copy_(torch.from_numpy(weight * voxels.sum() / (weight * voxels).sum().clip(min=1e-12)))
 
@@ -144,13 +151,15 @@ class Spider(nn.Module):
         matrix = torch.from_numpy(voxel_to_pixel(xray.projection, affine))[None].to(device)
         low, high = self.task.window_hu
         self.cache.hold([self.position.parameters_flat, *self.first_position.parameters()])
-        ct_hu, classes = [], []
+        ct_hu, classes, labelled = [], [], bool(self.annotated[1:].any())
         for slab in slabs(self.task.shape, SLAB):
             position = self.cache.get((slab.z[0], len(slab.z)), lambda: self.position_part(slab))  # noqa: B023
             out = self.decode(features, matrix, slab, position)[0]
             ct_hu.append((out[..., 0].clamp(0, 1) * (high - low) + low).cpu().numpy())
-            if self.supervision.classes:
-                classes.append(out[..., 1:].argmax(dim=-1).to(torch.uint8).cpu().numpy())
+            if labelled:
+                classes.append(
+                    out[..., 1:].masked_fill(~self.annotated, -torch.inf).argmax(dim=-1).to(torch.uint8).cpu().numpy()
+                )
         label = self.supervision.labels_of(np.concatenate(classes)) if classes else None
         return Prediction(to_hu(np.concatenate(ct_hu)), label)
 

@@ -65,6 +65,12 @@ class SpiderSettings(TrainingSettings):
             raise _refusal("widths", list(self.widths), f"multiples of {GROUPS} where above it, for norm 'group'")
         if self.surface_share > 1:
             raise _refusal("surface_share", self.surface_share, "a share from 0 to 1")
+        if not self.intensity_weight + self.dice_weight + self.entropy_weight:
+            raise _refusal(
+                "intensity_weight", 0.0, "at least one weight above 0 (dice_weight and entropy_weight are 0, too)"
+            )
+        if len(set(self.structures)) < len(self.structures):
+            raise _refusal("structures", list(self.structures), "each structure once")
         if 0 < self.finest < self.coarsest:
             raise _refusal("finest", self.finest, f"0 or at least coarsest ({self.coarsest})")
 

@@ -49,14 +49,19 @@ class Supervision:
         hu = np.stack([voxels.pick(example.case.ct_hu).ravel() for example in examples]).astype(np.float32)
         return torch.from_numpy((hu.clip(low, high) - low) / (high - low))
 
+    def annotated(self, example: Example) -> Bool[ndarray, "class"]:
+        """Which classes the case is annotated for; background always counts as one of them."""
+        known = example.case.label_status[list(self.ids)] > 0
+        known[:1] = True
+        return known
+
     def labels(
         self, examples: Sequence[Example], voxels: Lattice | Points
     ) -> tuple[Int[Tensor, "case point"], Bool[Tensor, "case class"]]:
         """Class per point, and which classes each case is annotated for; a case with no structure is ignored."""
         label = self.classes_of(np.stack([voxels.pick(example.case.label).ravel() for example in examples]))
-        annotated = np.stack([example.case.label_status[list(self.ids)] > 0 for example in examples])
+        annotated = np.stack([self.annotated(example) for example in examples])
         label[~annotated[:, 1:].any(axis=1)] = IGNORE
-        annotated[:, 0] = True
         return torch.from_numpy(label), torch.from_numpy(annotated)
 
 
