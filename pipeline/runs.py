@@ -29,13 +29,15 @@ def expand_runs(runs: dict[str, dict], *, seed: int) -> dict[str, dict]:
             )
     expanded = {}
     for name, run in runs.items():
-        rest = {key: value for key, value in run.items() if key != "seeds"}
+        rest = {
+            key: int(value) if key == "limit" else value for key, value in run.items() if key != "seeds"
+        }  # 2.0 is 2
         for number in run.get("seeds", [None]):
             start = _start(name, run, runs, number)
             if number is None:
                 expanded[name] = {**rest, "start": start, "seed": seed}
             else:
-                expanded[f"{name}-seed{number}"] = {**rest, "start": start, "seed": number}
+                expanded[f"{name}-seed{int(number)}"] = {**rest, "start": start, "seed": int(number)}
     _refuse_circles(expanded)
     return expanded
 
@@ -63,7 +65,7 @@ def _start(name: str, run: dict, runs: dict[str, dict], seed: int | None) -> str
             f"{where}, which has the seeds {known}, but runs.{name} has {given}; expected seeds out of those. "
             f"Set runs.{name}.seeds."
         )
-    return f"{start}-seed{seed}"
+    return f"{start}-seed{int(seed)}"
 
 
 def _refuse_circles(runs: dict[str, dict]) -> None:

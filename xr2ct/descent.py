@@ -82,6 +82,9 @@ def descend(
         while state.step < steps:
             numbers = batch_of(state.step, len(cases), settings.batch, seed)[rank() :: world_size()]
             set_training(model, frozen)
+            statistics = {
+                name: value.clone() for name, value in model.named_buffers()
+            }  # batch norm moves its own in `loss`
             parts = model.loss([cases[i] for i in numbers], np.random.default_rng([seed, state.step, 1]))
             loss = parts["loss"].item()
             if not math.isfinite(loss):
@@ -89,7 +92,7 @@ def descend(
             signal = largest_over_processes(stop.signal, device)
             if rank() == 0 and (signal or time.monotonic() - saved_at > 60 * settings.save_minutes):
                 # here the parameters have just shown a finite loss
-                save_resume(out, {"identity": identity} | state.content())
+                save_resume(out, {"identity": identity} | state.content(statistics))
                 saved_at = time.monotonic()
             if signal:
                 say(f"Stopped by signal {signal} at step {state.step}; the same command goes on from there.")

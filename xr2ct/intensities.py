@@ -36,6 +36,10 @@ def from_transmission(values: Float[ndarray, "v u"], i0: float | None, name: str
         i0, origin = float(np.percentile(values, OPEN_FIELD_PERCENTILE)), f"the {OPEN_FIELD_PERCENTILE:g}th percentile"
     if not 0 < i0 < np.inf:
         raise UserError(f"I0 of view {name} is {i0:g}; expected the positive signal of the open field. Give --i0.")
+    if not (values > 0).any():
+        raise UserError(
+            f"the image of view {name} has no pixel above 0; expected a transmission. Give the right image."
+        )
     least = float(values[values > 0].min())
     dark = float((values <= 0).mean())
     said = f"-log(I/I0), I0 = {i0:g} ({origin})" + (f", {dark:.1%} of the pixels without signal" if dark else "")

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from xr2ct.cases import Cases, describe, require_same
+from xr2ct.cases import Cases, Task, describe, require_same
 from xr2ct.checkpoint import load_checkpoint
 from xr2ct.device import choose_device
 from xr2ct.errors import UserError
 from xr2ct.files import publish
+from xr2ct.models.model import Model
 from xr2ct.nifti import save_nifti
 from xr2ct.shards import open_shards
 from xr2ct.train import build_trained
@@ -72,8 +73,14 @@ def reconstruct(
         "seed": content["identity"].get("seed"),
         "simulator": simulator,
         "window_hu": list(task.window_hu),
-        "structures": list(task.structures),
+        "structures": known_names(model, task),
         "cases": rows,
     }
     with publish(out / INDEX) as private:
         private.write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def known_names(model: Model, task: Task) -> list[str]:
+    """The task's structures by label value, "" for one that the model does not predict: it is not to be scored for it."""
+    known = getattr(model, "known_structures", task.structures)
+    return [name if name in known else "" for name in task.structures]

@@ -117,7 +117,7 @@ def steps_per_epoch(n_cases: int, settings: TrainingSettings) -> float:
 
 def total_steps(n_cases: int, settings: TrainingSettings) -> int:
     if settings.epochs:
-        return math.ceil(settings.epochs * steps_per_epoch(n_cases, settings))
+        return -(-settings.epochs * n_cases // settings.batch)
     return settings.steps
 
 

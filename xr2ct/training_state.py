@@ -1,10 +1,12 @@
 """Everything that changes during a training, as one value that is saved and restored."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from xr2ct.average import Average
 from xr2ct.best import Best
@@ -30,15 +32,15 @@ class TrainingState:
         """Training time so far, all processes together that took part one after another."""
         return self.before + time.monotonic() - self.began
 
-    def content(self) -> dict[str, Any]:
-        """What a resume file holds."""
+    def content(self, buffers: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What a resume file holds; `buffers` are the model's as they were before the step that is to be done again."""
         return {
             "step": self.step,
             "seconds": self.seconds,
             "log": self.log.state(),
             "best": self.best.state(),
             "average": self.average.state() if self.average else {},
-            "state": self.model.state_dict(),
+            "state": {**self.model.state_dict(), **buffers},
             "optimizer": self.optimizer.state_dict(),
         }
 

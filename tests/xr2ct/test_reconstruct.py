@@ -12,9 +12,11 @@ from tests.xr2ct.cohort import TINY, WINDOW, write_cohort
 from xr2ct.cases import Cases
 from xr2ct.checkpoint import load_checkpoint
 from xr2ct.errors import UserError
+from xr2ct.evaluate import COLUMNS, evaluate
 from xr2ct.nifti import save_nifti
 from xr2ct.reconstruct import reconstruct
 from xr2ct.shards import open_shards
+from xr2ct.tables import read_csv
 from xr2ct.train import build_trained, train
 
 
@@ -48,7 +50,7 @@ def test_the_index_lists_every_case_with_what_the_evaluation_needs(files, tmp_pa
     assert index == {
         "schema": "xr2ct/reconstruction",
         "schema_version": "1.0.0",
-        "result_version": 2,
+        "result_version": 3,
         "run": "my-run",
         "model": "spider",
         "seed": 0,
@@ -106,6 +108,21 @@ def test_a_model_without_structures_writes_no_label(files, tmp_path):
     index = run(files, tmp_path / "run", "backprojection")
     assert [case["label"] for case in index["cases"]] == [None, None]
     assert not list((tmp_path / "run").rglob("label.nii.gz"))
+
+
+def test_structures_that_a_run_was_not_to_learn_are_not_scored(files, tmp_path):
+    """A Dice of 0 would say that it failed at them."""
+    subset = TINY | {"structures": ["rod"], "steps": 1}
+    shard = [files["train"]]
+    train(model="spider", simulator="parallel", shards=shard, out=tmp_path / "m", settings=subset, window=WINDOW)
+    index = run(files, tmp_path / "r", checkpoint=tmp_path / "m" / "model.pt")
+    assert index["structures"] == ["background", "", "rod", ""]
+    evaluate(
+        reconstructions=tmp_path / "r" / "index.json", shards=[files["test"]], window=WINDOW, out=tmp_path / "s.csv"
+    )
+    rows = [row for row in read_csv(tmp_path / "s.csv", COLUMNS) if row["metric"] == "dice"]
+    assert {row["structure"] for row in rows if row["value"] == "nan"} == {"ball", "plate"}
+    assert {row["reason"] for row in rows if row["value"] == "nan"} == {"the model does not know this structure"}
 
 
 def test_another_simulator_can_be_asked_for_and_is_recorded(files, tmp_path):

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.phantoms import phantom_case, write_phantom_shard
 from tests.xr2ct.cohort import TINY, WINDOW, write_cohort
 from xr2ct.cases import Cases, open_task
 from xr2ct.drawing import DRAWS
 from xr2ct.errors import UserError
 from xr2ct.models.decoders import DECODERS
 from xr2ct.models.registry import choose
-from xr2ct.models.spider import Spider
+from xr2ct.models.spider import Spider, class_weights
 from xr2ct.sampling import Lattice, Points, pixels_of, read_bilinear, voxel_to_pixel
 from xr2ct.training_settings import make_optimizer
 
@@ -103,6 +104,21 @@ def test_class_weights_have_mean_one_over_the_voxels_and_favour_the_rare(shard):
     assert weight[1] / weight[0] == pytest.approx(np.sqrt(voxels[0] / voxels[1]), rel=1e-5)
 
 
+def test_class_weights_count_only_where_somebody_looked(tmp_path):
+    """Four cases, the ball annotated in one of them, and one case without labels: the ball is no rarer for that."""
+    every, _ = spider_of(write_cohort(tmp_path, 4))
+    cases = [
+        phantom_case(f"c{i}", label_status=np.array([3, 3 * (i == 0), 3 * (i < 4), 3 * (i < 4)], np.uint8))
+        for i in range(5)
+    ]
+    some, _ = spider_of(write_phantom_shard(tmp_path / "some.h5", cases, split="train"))
+    assert some.class_weight[1] / some.class_weight[2] == pytest.approx(
+        float(every.class_weight[1] / every.class_weight[2]), rel=0.1
+    )
+    none = class_weights(np.array([0.9, 0.1, 0.0]))
+    assert none[2] == 1 and (none * [0.9, 0.1, 0]).sum() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("known", [(), (2,), (1, 2, 3)])
 def test_what_no_case_is_annotated_for_is_never_predicted(tmp_path, known):
     status = np.array([3, *(3 * (value in known) for value in (1, 2, 3))], np.uint8)
@@ -112,6 +128,7 @@ def test_what_no_case_is_annotated_for_is_never_predicted(tmp_path, known):
             3
         )  # every structure before background, and each of them once
         found = [model.predict(example.xray, example.case.affine).label for example in cases]
+    assert model.known_structures == [model.task.structures[value] for value in (0, *known)]
     if not known:
         assert found == [None, None]
     else:

@@ -116,6 +116,7 @@ def test_training_leaves_the_callers_random_numbers_alone(shards, tmp_path):
         (3, {"ema": 0.9, "optimizer": "adam", "weight_decay": 0.01}),
         (4, {"patience": 5, "watch_steps": 1, "ema": 0.5, "learning_rate": 0.2}),
         (5, {"freeze": ["encoder"]}),
+        (3, {"norm": "batch"}),
     ],
 )
 def test_a_stopped_training_ends_as_if_it_had_not_been_stopped(shards, tmp_path, monkeypatch, step, changes, capsys):
@@ -385,6 +386,11 @@ def test_patience_ends_the_training_with_its_best_state(shards, tmp_path, monkey
 def test_settings_without_sense_are_refused_in_words(name, value, expected):
     with pytest.raises(UserError, match=rf"setting '{name}' is {value}; expected {expected}"):
         require_sensible(TrainingSettings(**{name: value}))
+
+
+def test_steps_of_epochs_are_counted_in_whole_numbers():
+    assert total_steps(11, TrainingSettings(epochs=100, batch=5)) == 220
+    assert total_steps(11, TrainingSettings(epochs=1, batch=5)) == 3
 
 
 def test_steps_and_rates_of_the_printed_recipe():

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 LINE = 64  # bytes
-FREE: dict[int, np.ndarray] = {}  # by size; one is kept of each
+FREE: dict[int, np.ndarray] = {}  # by size: one of each of the last MOST_SIZES
+MOST_SIZES = 8
 
 
 def empty_buffer(*shape: int) -> Tensor:
@@ -23,5 +24,12 @@ def empty_buffer(*shape: int) -> Tensor:
         memory = np.empty(count + LINE // 4, np.float32)  # NumPy asks for large pages
     start = -memory.ctypes.data % LINE // 4
     lent = memory[start : start + count]
-    weakref.finalize(lent, FREE.__setitem__, count, memory).atexit = False
+    weakref.finalize(lent, give_back, count, memory).atexit = False
     return torch.from_numpy(lent).view(shape)
+
+
+def give_back(count: int, memory: np.ndarray) -> None:
+    FREE.pop(count, None)
+    FREE[count] = memory
+    if len(FREE) > MOST_SIZES:
+        FREE.pop(next(iter(FREE)))

@@ -67,22 +67,29 @@ class Spider(nn.Module):
 
         A structure that no case is annotated for is learned by nobody, so it is never predicted.
         """
-        moments = np.zeros((2, len(self.task.views)))
-        voxels, count = np.zeros(self.supervision.classes), 0
-        annotated = np.zeros(self.supervision.classes, bool)
+        moments, count = np.zeros((2, len(self.task.views))), 0
+        voxels, looked_at = np.zeros((2, self.supervision.classes))
         for example in cases:
             count += 1
             image = example.xray.image.astype(np.float64)
             moments += image.mean(axis=(1, 2)), (image**2).mean(axis=(1, 2))
-            label = self.supervision.classes_of(example.case.label)
-            voxels += np.bincount(label.ravel(), minlength=256)[: len(voxels)]
-            annotated |= self.supervision.annotated(example)
+            known = self.supervision.annotated(example)
+            if known[1:].any():
+                label = self.supervision.classes_of(example.case.label)
+                voxels += np.bincount(label.ravel(), minlength=256)[: len(voxels)] * known
+                looked_at += label.size * known
         mean, square = moments / count
         self.image_mean.copy_(torch.from_numpy(mean))
         self.image_scale.copy_(torch.from_numpy(np.sqrt(np.maximum(square - mean**2, 1e-12))))
-        self.annotated.copy_(torch.from_numpy(annotated))
-        weight = 1 / np.sqrt(np.maximum(voxels, 1))
-        self.class_weight.copy_(torch.from_numpy(weight * voxels.sum() / (weight * voxels).sum().clip(min=1e-12)))
+        self.annotated.copy_(torch.from_numpy(looked_at > 0))
+        self.annotated[:1] = True
+        self.class_weight.copy_(torch.from_numpy(class_weights(voxels / np.maximum(looked_at, 1))))
+
+    @property
+    def known_structures(self) -> list[str]:
+        """The structures that it can predict: those it is to learn, and some training case is annotated for."""
+        known = self.annotated.cpu().numpy()
+        return [self.task.structures[number] for number in np.array(self.supervision.ids, int)[known]]
 
     def fast(self) -> torch.autocast:
         """Matrix products and convolutions in the precision of the settings."""
@@ -162,6 +169,14 @@ class Spider(nn.Module):
                 )
         label = self.supervision.labels_of(np.concatenate(classes)) if classes else None
         return Prediction(to_hu(np.concatenate(ct_hu)), label)
+
+
+def class_weights(frequency: Float[ndarray, "class"]) -> Float[ndarray, "class"]:
+    """1 / sqrt(frequency), of mean 1 over voxels; 1 for a class that is not there."""
+    there = frequency > 0
+    weight = 1 / np.sqrt(np.where(there, frequency, 1))
+    scale = frequency.sum() / (weight * frequency).sum() if there.any() else 1
+    return np.where(there, weight * scale, 1.0)
 
 
 def pieces(parts: Sequence[Tensor], axis: int, length: int, size: int) -> Iterator[tuple[Tensor, ...]]:
