@@ -26,6 +26,16 @@ class Backend:
     missing: Callable[[], str] = lambda: ""
 
 
+def by_points(encode_points: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The lattice of a backend that has no better way: all its points one by one."""
+
+    def encode_lattice(table: Tensor, levels: Levels, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        points = torch.stack(torch.meshgrid(z, y, x, indexing="ij")[::-1], dim=-1).to(table)
+        return encode_points(table, levels, points.reshape(-1, 3)).unflatten(0, points.shape[:3])
+
+    return encode_lattice
+
+
 def no_kernels() -> str:
     return "" if has_kernels() else "the C kernels are not built, or hidden by XR2CT_NATIVE=0"
 
@@ -56,8 +66,8 @@ BACKENDS = {
     "reference": Backend(reference.encode_points, reference.encode_lattice),
     "lattice": Backend(reference.encode_points, lattice.encode_lattice),
     "native": Backend(native.encode_points, lattice.encode_lattice, no_kernels),
-    "triton": Backend(triton.encode_points, triton.encode_lattice, triton.missing),
-    "tinycudann": Backend(tinycuda.encode_points, tinycuda.encode_lattice, tinycuda.missing),
+    "triton": Backend(triton.encode_points, by_points(triton.encode_points), triton.missing),
+    "tinycudann": Backend(tinycuda.encode_points, by_points(tinycuda.encode_points), tinycuda.missing),
 }
 
 

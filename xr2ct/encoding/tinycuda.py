@@ -69,18 +69,6 @@ def encode_points(
     return torch.func.functional_call(made, {"params": table.flatten()}, (points,))
 
 
-def encode_lattice(
-    table: Float[Tensor, "rows features"],
-    levels: Levels,
-    z: Float[Tensor, "z"],
-    y: Float[Tensor, "y"],
-    x: Float[Tensor, "x"],
-) -> Float[Tensor, "z y x channels"]:
-    """Encode all combinations of three coordinate vectors, point by point."""
-    points = torch.stack(torch.meshgrid(z, y, x, indexing="ij")[::-1], dim=-1).to(table)
-    return encode_points(table, levels, points.reshape(-1, 3)).unflatten(0, points.shape[:3])
-
-
 def missing() -> str:
     """Why this backend cannot be had here, or nothing."""
     try:
