@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor
 
 from xr2ct.cases import Task
 from xr2ct.checkpoint import load_checkpoint
@@ -21,8 +21,8 @@ OBJECTIVE = (
 """Settings of models that change what is minimised and how, but not the network: a start may differ in them."""
 
 
-def begin_from(net: nn.Module, path: Path, *, model: str, task: Task, settings: TrainingSettings) -> None:
-    """Give `net` the parameters and buffers (X-ray normalisation, class weights) of the trained model at `path`.
+def trained_state(path: Path, *, model: str, task: Task, settings: TrainingSettings) -> dict[str, Tensor]:
+    """Parameters and buffers of the trained model at `path`, for `begin_from` of a model.
 
     Another model, task or network there is a UserError that names what differs.
     """
@@ -39,7 +39,7 @@ def begin_from(net: nn.Module, path: Path, *, model: str, task: Task, settings: 
         raise UserError(
             f"--start {path} is of another network or task ({named}). Make them equal, or give another file."
         )
-    net.load_state_dict(content["state"])
+    return content["state"]
 
 
 def network(settings: Mapping[str, Any]) -> dict[str, Any]:

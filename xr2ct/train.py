@@ -19,7 +19,7 @@ from xr2ct.models.registry import choose
 from xr2ct.resume import remove_resume
 from xr2ct.settings import settings_dict
 from xr2ct.shards import open_shards
-from xr2ct.start import begin_from
+from xr2ct.start import trained_state
 from xr2ct.training_log import LOG, TrainingLog, watch_scores
 from xr2ct.training_settings import TrainingSettings, require_sensible
 from xr2ct.versions import RESULT_VERSION
@@ -71,8 +71,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = entry.build(task, chosen)
-    if start:
-        begin_from(net, start, model=model, task=task, settings=chosen)
+    begin = trained_state(start, model=model, task=task, settings=chosen) if start else None
     identity = {
         "model": model,
         "settings": settings_dict(chosen),
@@ -89,8 +88,9 @@ def train(
             print(f"{out / MODEL} is already trained with these settings and shards.")
         return
 
-    if not start:
-        net.prepare(tqdm(cases, desc="prepare", unit="case", disable=distributed.rank() > 0))
+    net.prepare(tqdm(cases, desc="prepare", unit="case", disable=distributed.rank() > 0))
+    if begin is not None:
+        net.begin_from(begin)
     net.to(where)
     if descends:
         distributed.start(where)

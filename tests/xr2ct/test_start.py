@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -43,10 +44,26 @@ def test_one_step_from_a_start_begins_at_its_parameters_and_normalisation(traine
     run(trained["other"], tmp_path / "b", still, start=trained["model"], seed=9)
     there, here = state_of(trained["model"]), state_of(tmp_path / "b" / "model.pt")
     assert {name for name in there if not torch.equal(there[name], here[name])} == {
-        name for name in there if "running" in name or "num_batches" in name
+        name for name in there if "running" in name or "num_batches" in name or name == "class_weight"
     }
     identity = load_checkpoint(tmp_path / "b" / "model.pt")["identity"]
     assert identity["start"] == file_sha256(trained["model"]) and identity["limit"] == 0
+
+
+def test_what_the_new_cases_tell_of_labels_is_learned_beside_what_the_start_knew(tmp_path):
+    """The start knew the rod alone, the new cases show the ball: both can be predicted, weighted as the new ones say."""
+    first, then = (
+        write_cohort(folder, 2, label_status=np.array([3, 3 * ball, 3 * rod, 0], np.uint8))
+        for folder, ball, rod in ((tmp_path / "one", 0, 1), (tmp_path / "two", 1, 0))
+    )
+    still = TINY | {"steps": 1, "optimizer": "sgd", "learning_rate": 1e-30}
+    run(first, tmp_path / "a", TINY)
+    run(then, tmp_path / "b", still, start=tmp_path / "a/model.pt")
+    run(then, tmp_path / "c", still)
+    started, alone = (state_of(tmp_path / name / "model.pt") for name in "bc")
+    assert started["annotated"].tolist() == [True, True, True, False]
+    assert torch.equal(started["class_weight"], alone["class_weight"])
+    assert not torch.equal(started["class_weight"], state_of(tmp_path / "a/model.pt")["class_weight"])
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -74,6 +91,7 @@ def test_frozen_parts_are_left_out_of_the_optimizer_and_stay_in_mode_eval():
             return {"first": [self.first], "second": [self.second]}
 
         def loss(self, examples, random): ...
+        def begin_from(self, state): ...
         def prepare(self, cases): ...
         def predict(self, xray, affine): ...
 

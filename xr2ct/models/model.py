@@ -44,6 +44,9 @@ class Trainable(Model, Protocol):
     def loss(self, examples: Sequence[Example], random: np.random.Generator) -> dict[str, torch.Tensor]:
         """Loss parts of one step, "loss" is what is minimised; all randomness comes from `random`."""
 
+    def begin_from(self, state: Mapping[str, torch.Tensor]) -> None:
+        """After `prepare`: take what a trained model of this network knows, and keep what only the new cases tell."""
+
     def parts(self) -> dict[str, list[nn.Module]]:
         """What the setting `freeze` can name, and the modules that each name stands for."""
 

@@ -5,7 +5,7 @@ each part has a matrix of its own and the parts are added: the position is encod
 view whose rays run along a grid axis is read once per ray and broadcast.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 
@@ -84,6 +84,15 @@ class Spider(nn.Module):
         self.annotated.copy_(torch.from_numpy(looked_at > 0))
         self.annotated[:1] = True
         self.class_weight.copy_(torch.from_numpy(class_weights(voxels / np.maximum(looked_at, 1))))
+
+    @torch.no_grad()
+    def begin_from(self, state: Mapping[str, Tensor]) -> None:
+        """Parameters and the X-rays' mean and scale of a trained network; class weights stay those of the new cases, and
+        what either knows can be predicted."""
+        weight, annotated = self.class_weight.clone(), self.annotated.clone()
+        self.load_state_dict(state)
+        self.class_weight.copy_(weight)
+        self.annotated |= annotated
 
     @property
     def known_structures(self) -> list[str]:
