@@ -132,14 +132,13 @@ def _field(text: str, name: str) -> str:
 
 def _below(pid: int) -> Iterator[int]:
     """Descendants of a process."""
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = path.read_text().split()
-        except OSError:
-            continue
-        for child in map(int, children):
-            yield child
-            yield from _below(child)
+    try:
+        children = [child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    except OSError:
+        return  # it ended meanwhile
+    for child in map(int, children):
+        yield child
+        yield from _below(child)
 
 
 def stage_seconds(folder: Path) -> dict[str, tuple[int, float, float]]:
