@@ -16,8 +16,8 @@ from pipeline.one_volume import case_name, fit_detector, load_ct
 from pipeline.physics.spectra import mean_energy_kev, spectrum_of
 from pipeline.pictures import save_png
 from pipeline.project import simulate
-from pipeline.project_command import DEFAULTS
 from pipeline.records import located, read_record
+from pipeline.simulators import DEFAULTS
 
 KINDS = {
     "monoenergetic": {"physics": "monoenergetic"},

@@ -24,6 +24,14 @@ from pipeline.projectors import PROJECTORS, get_projector
 BEAMS = tuple(PROJECTORS)
 PHYSICS = ("monoenergetic", "realistic")
 SCATTER = ("none", *KINDS)
+DEFAULTS = {
+    "backend": "joseph",
+    "views": ("PA", "LAT"),
+    "sdd_mm": 1000.0,
+    "sod_mm": 700.0,
+    "energy_kev": 60.0,
+}
+"""What a simulator is made with where neither a config nor an option says it."""
 _VIEW_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,32}")
 
 

@@ -27,8 +27,8 @@ from pipeline.physics.scatter import PARAMETERS, block_mean, centre_to_detector_
 from pipeline.physics.spectra import Spectrum, load_spectrum
 from pipeline.physics.transport import transport
 from pipeline.project import place_views
-from pipeline.project_command import DEFAULTS
 from pipeline.projectors.from_hu import areal_densities
+from pipeline.simulators import DEFAULTS
 
 SPECTRA = ("60KV_AL35", "90KV_AL40", "120KV_AL43")
 THICKNESS_CM = (5.0, 10.0, 20.0, 30.0, 40.0)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from pipeline.__main__ import build_parser, main
+from pipeline.commands.project import PRESETS, RECORD_DETECTOR, leaves_of
 from pipeline.config import schema
-from pipeline.project_command import DEFAULTS, PRESETS, RECORD_DETECTOR, leaves_of
-from pipeline.simulators import make_simulator
+from pipeline.simulators import DEFAULTS, make_simulator
 from pipeline.xray_file import load_xray
 from tests.cohorts import write_ct, write_nifti
 from tests.phantoms import labelled_phantom

@@ -1,22 +1,12 @@
-"""What `python -m pipeline project` and `radiographs` understand; nothing heavy is imported before they run."""
+"""Command line of `python -m pipeline project`."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import sys
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.commands.options import add_ct, add_stage, parse_views, require_one_ct, require_sane, say
 
-DEFAULTS = {
-    "backend": "joseph",
-    "views": ("PA", "LAT"),
-    "sdd_mm": 1000.0,
-    "sod_mm": 700.0,
-    "energy_kev": 60.0,
-}
 RECORD_DETECTOR = {"detector_px": (128, 128), "pixel_mm": 3.0}
 PRESETS = {
     "parallel": {"beam": "parallel"},
@@ -25,7 +15,7 @@ PRESETS = {
 }
 """--simulator -> leaves that differ from the defaults; every one has an option that overrides it."""
 
-PROJECT_EPILOG = """\
+_EPILOG = """\
 examples:
   one CT file, no workflow (native grid; the detector is fitted to the volume's shadow unless it is given):
     python -m pipeline project --volume ct.nii.gz --views PA,LAT --simulator realistic --kvp 90 --out xr.h5 --png
@@ -43,14 +33,6 @@ the file holds per view the line integral -log(I/I0), float32 (view, v, u), unfl
 --png writes <out>_<view>.png beside it: 8 bits, dense is bright as on film. Black is the 1st and white the 99.5th percentile
 of what the object covers in the view (line integrals above a fifth of the white one), or the two values of --window.
 --dicom writes 16 bits, the window as tags, no patient."""
-
-RADIOGRAPHS_EPILOG = """\
-example:
-  python -m pipeline radiographs --volume ct.nii.gz --kvp 60 90 120 --out sheet.png
-
-rows: every view, monoenergetic (at the spectrum's mean energy), realistic, with scatter, with scatter behind a grid; columns:
-tube voltage.
-The pictures of a row share one display window, given beside it as line integrals: scatter and hard rays narrow it."""
 
 
 _LEAVES = (
@@ -84,13 +66,9 @@ _LEAVES = (
 )
 
 
-def add_project_arguments(stage: argparse.ArgumentParser) -> None:
-    """Options of `project`: input, output, and every leaf of a simulator."""
-    stage.epilog, stage.formatter_class = PROJECT_EPILOG, argparse.RawDescriptionHelpFormatter
-    stage.add_argument("record", type=Path, nargs="?", help="case.json of a labelled or derived case, or --volume")
-    stage.add_argument(
-        "--volume", type=Path, metavar="CT", help="NIfTI, NRRD, MetaImage or a folder with a DICOM series"
-    )
+def add(stages: argparse._SubParsersAction) -> None:
+    stage = add_stage(stages, "project", "Simulate the X-rays of one case, or of one CT file.", _EPILOG)
+    add_ct(stage)
     stage.add_argument("--out", type=Path, required=True, help="HDF5 file for the X-rays")
     stage.add_argument("--png", action="store_true", help="also write one 8-bit picture per view beside --out")
     stage.add_argument("--dicom", action="store_true", help="also write one DICOM file per view beside --out")
@@ -110,48 +88,26 @@ def add_project_arguments(stage: argparse.ArgumentParser) -> None:
     )
     for name, options, about in _LEAVES:
         leaves.add_argument(f"--{name}", help=about, **options)
+    stage.set_defaults(run=run)
 
 
 def leaves_of(options: argparse.Namespace) -> dict:
     """The leaves of the simulator that the options describe; of the detector only what was given."""
+    from pipeline.simulators import DEFAULTS
+
     names = [name.replace("-", "_") for name, _, _ in _LEAVES]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.views is not None:
-        given["views"] = tuple(view for text in options.views for view in _views(text))
+        given["views"] = tuple(view for text in options.views for view in parse_views(text))
     return {**DEFAULTS, **PRESETS[options.simulator or "parallel"], **given}
 
 
-def _views(text: str) -> list[str | dict]:
-    """Views of one word of the command line: JSON, or names and name:alpha[:beta] with commas."""
-    if text.lstrip().startswith("{"):
-        try:
-            return [json.loads(text)]
-        except ValueError as error:
-            raise UserError(
-                f"--views {text!r} is not JSON ({error}); expected {{name, alpha_deg, beta_deg}}."
-            ) from None
-    return [_view(part.strip()) for part in text.split(",") if part.strip()]
-
-
-def _view(text: str) -> str | dict:
-    name, *angles = text.split(":")
-    if not angles:
-        return name
-    try:
-        alpha, beta = map(float, angles if len(angles) > 1 else [*angles, "0"])
-        return {"name": name, "alpha_deg": alpha, "beta_deg": beta}
-    except ValueError:
-        raise UserError(
-            f"view {text!r}; expected name:alpha or name:alpha:beta in degrees, for example rao:-30."
-        ) from None
-
-
-def run_project(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
     """Simulate one case of the workflow, or one file."""
     from pipeline.simulators import make_simulator
 
-    _require_one_input(options, "project")
-    _require_sane(options)
+    require_one_ct(options, "project")
+    require_sane(options)
     values = leaves_of(options)
     if options.volume is None:
         from pipeline.project import project
@@ -176,29 +132,6 @@ def run_project(options: argparse.Namespace) -> None:
         print(f"X-rays: {options.out}")
 
 
-def _require_one_input(options: argparse.Namespace, stage: str) -> None:
-    if (options.record is None) == (options.volume is None):
-        found = "neither" if options.record is None else f"both {options.record} and {options.volume}"
-        raise UserError(
-            f"{stage} was given {found}; expected a case.json or --volume CT. See: python -m pipeline {stage} --help"
-        )
-
-
-def _require_sane(options: argparse.Namespace) -> None:
-    """What can be known to be wrong before a CT is read."""
-    if options.seed < 0:
-        raise UserError(f"--seed {options.seed}; expected 0 or more. Correct it.")
-    out = options.out.resolve()
-    for given in (options.volume, options.record):
-        if given is not None and (out == given.resolve() or given.resolve() in out.parents):
-            raise UserError(f"--out {options.out} would overwrite or lie inside the input {given}. Name another file.")
-    if options.out.is_dir() or not options.out.name:
-        raise UserError(f"--out {str(options.out)!r} is a folder; expected the name of a file to write. Add one.")
-    limits = getattr(options, "window", None)
-    if limits is not None and not (math.isfinite(limits[0]) and math.isfinite(limits[1]) and limits[0] < limits[1]):
-        raise UserError(f"--window {limits[0]:g} {limits[1]:g}; expected two line integrals, the lower one first.")
-
-
 def _project_volume(options: argparse.Namespace, values: dict) -> None:
     from pipeline.one_volume import case_name, fit_detector, load_ct
     from pipeline.project import simulate
@@ -214,45 +147,3 @@ def _project_volume(options: argparse.Namespace, values: dict) -> None:
     names = ", ".join(view if isinstance(view, str) else view["name"] for view in simulator.views)
     say(f"simulating {names}: {simulator.beam} beam, {simulator.physics}, {simulator.backend}")
     save_xray(options.out, simulate(ct_hu, affine, simulator, case=case, seed=options.seed))
-
-
-def say(text: str) -> None:
-    """Progress, for people: standard error."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def add_radiographs_arguments(stage: argparse.ArgumentParser) -> None:
-    """Options of `radiographs`."""
-    stage.epilog, stage.formatter_class = RADIOGRAPHS_EPILOG, argparse.RawDescriptionHelpFormatter
-    stage.add_argument("record", type=Path, nargs="?", help="case.json of a labelled or derived case, or --volume")
-    stage.add_argument(
-        "--volume", type=Path, metavar="CT", help="NIfTI, NRRD, MetaImage or a folder with a DICOM series"
-    )
-    stage.add_argument("--kvp", type=float, nargs="+", default=[60.0, 90.0, 120.0], help="tube voltages (60 90 120)")
-    stage.add_argument("--views", nargs="+", default=["PA,LAT"], metavar="VIEW", help="as of `project` (PA,LAT)")
-    stage.add_argument("--size-px", type=int, default=256, metavar="N", help="pixels per side of one picture (256)")
-    stage.add_argument("--seed", type=int, default=1, metavar="N", help="of noise and random angles (1)")
-    stage.add_argument("--out", type=Path, required=True, help="PNG to write")
-
-
-def run_radiographs(options: argparse.Namespace) -> None:
-    """One contact sheet of one CT."""
-    from pipeline.radiographs import radiographs
-
-    _require_one_input(options, "radiographs")
-    _require_sane(options)
-    if len(set(options.kvp)) < len(options.kvp):
-        raise UserError(f"--kvp {' '.join(f'{kvp:g}' for kvp in options.kvp)} names a voltage twice. Remove one.")
-    views = tuple(view for text in options.views for view in _views(text))
-    radiographs(
-        record=options.record,
-        volume=options.volume,
-        out=options.out,
-        kvps=options.kvp,
-        views=views,
-        size_px=options.size_px,
-        seed=options.seed,
-        say=say,
-    )
-    if options.volume is not None:
-        print(f"radiographs: {options.out}")
