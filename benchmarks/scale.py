@@ -133,7 +133,9 @@ def _field(text: str, name: str) -> str:
 def _below(pid: int) -> Iterator[int]:
     """Descendants of a process."""
     try:
-        children = [child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+        children = [
+            child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()
+        ]
     except OSError:
         return  # it ended meanwhile
     for child in map(int, children):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,6 +51,25 @@ def package_version() -> str:
         return "unknown"
 
 
+@cache
+def keep_networks() -> None:
+    """Have the package load each network once in this process, not once per CT: it makes a new predictor for every call."""
+    from totalsegmentator import nnunet
+
+    loaded: dict[tuple, dict] = {}
+
+    class Predictor(nnunet.nnUNetPredictor):
+        def initialize_from_trained_model_folder(self, folder, use_folds, checkpoint_name="checkpoint_final.pth"):
+            key = (str(folder), str(use_folds), checkpoint_name, str(self.device))
+            if key not in loaded:
+                before = dict(vars(self))
+                super().initialize_from_trained_model_folder(folder, use_folds, checkpoint_name)
+                loaded[key] = {name: value for name, value in vars(self).items() if before.get(name) is not value}
+            vars(self).update(loaded[key])
+
+    nnunet.nnUNetPredictor = Predictor
+
+
 def segment(
     ct: Path, *, fast: bool, device: str, classes: list[str] | None = None
 ) -> tuple[Integer[ndarray, "i j k"], Float[ndarray, "4 4"]]:
@@ -67,6 +87,7 @@ def segment(
     from totalsegmentator.config import get_config_key, set_config_key, setup_totalseg
     from totalsegmentator.python_api import totalsegmentator
 
+    keep_networks()
     setup_totalseg()
     if get_config_key("send_usage_stats") is not False:  # another case may be reading the file: write it once only
         set_config_key("send_usage_stats", False)

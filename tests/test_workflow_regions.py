@@ -121,6 +121,7 @@ def fake_totalsegmentator(folder):
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "config.py").write_text("setup_totalseg = get_config_key = set_config_key = lambda *values: False\n")
+    (package / "nnunet.py").write_text("class nnUNetPredictor: pass\n")
     (package / "python_api.py").write_text(
         "from pathlib import Path\n"
         "import nibabel as nib, numpy as np\n"
@@ -156,3 +157,15 @@ def test_a_ct_without_labels_is_labelled_before_its_region_is_cut(tmp_path, monk
         # The vertebrae fill voxels 16..23, 3..9, 6..21; 10 mm are 5, 4 and 4 voxels, as far as the CT reaches.
         middle = (AFFINE @ [(11 + 28) / 2, (0 + 13) / 2, (2 + 25) / 2, 1])[:3]
         np.testing.assert_allclose((file["case/affine"][0] @ [15.5, 15.5, 15.5, 1])[:3], middle)
+
+    ingested = tmp_path / "results/ingest/c/case.json"
+    before = ingested.stat().st_mtime_ns
+    more = write_ct(tmp_path, "d", SPINE, 1) | {"split": "train", "label": ""}
+    write_cohort(
+        tmp_path, [rows[0], own, more], labels={"missing": "totalsegmentator-fast"}, simulators=SIMULATORS, **config
+    )
+    done = run(tmp_path, "shards")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len((tmp_path / "asked").read_text().splitlines()) == 2 and ingested.stat().st_mtime_ns == before
+    table = {row["case"]: row["label"] for row in read_table(tmp_path / "results/segment/batch-00000.tsv")}
+    assert table == {"a": "its own", "c": "made", "d": "made"}

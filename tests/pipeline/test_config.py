@@ -26,7 +26,7 @@ def changed(*path, value):
 def test_the_demo_config_is_valid_and_gets_its_defaults():
     config = check_config(DEMO)
     assert config["deformation"]["max_displacement_mm"] == 12
-    assert config["labels"] == {"missing": "none", "only_wanted": True, "device": "cpu"}
+    assert config["labels"] == {"missing": "none", "only_wanted": True, "device": "cpu", "batch": 16}
     assert config["region"] == {"kind": "cube"}
     assert config["runs"]["mean"]["settings"] == {}
     assert "labels" not in DEMO

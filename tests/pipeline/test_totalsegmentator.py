@@ -13,6 +13,7 @@ import pytest
 from pipeline import totalsegmentator
 from pipeline.__main__ import main
 from pipeline.errors import UserError
+from pipeline.files import read_table
 from pipeline.structures import load_scheme
 from pipeline.totalsegmentator import WEIGHTS, require_weights, segment, weights_folder
 from tests.cohorts import ROOT, clean_environment
@@ -37,17 +38,18 @@ def no_weights(tmp_path, monkeypatch):
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """Put a package of TotalSegmentator's name where Python finds it first, and its networks where they belong."""
-    names = ("totalsegmentator", "totalsegmentator.config", "totalsegmentator.python_api")
+    names = ("totalsegmentator", *(f"totalsegmentator.{name}" for name in ("config", "nnunet", "python_api")))
 
     def forget():
         for name in names:
             sys.modules.pop(name, None)
+        totalsegmentator.keep_networks.cache_clear()
         importlib.invalidate_caches()
 
-    def write(init="", config="", api=""):
+    def write(init="", config="", api="", nnunet="class nnUNetPredictor: pass"):
         folder = tmp_path / "site" / "totalsegmentator"
         folder.mkdir(parents=True)
-        for name, text in {"__init__": init, "config": config, "python_api": api}.items():
+        for name, text in {"__init__": init, "config": config, "nnunet": nnunet, "python_api": api}.items():
             (folder / f"{name}.py").write_text(text)
         monkeypatch.syspath_prepend(folder.parent)
         forget()
@@ -81,12 +83,14 @@ def stored(array_zyx, axes):
     return image
 
 
-def fetched(folder, axes="LAS", label=None):
+def fetched(folder, axes="LAS", label=None, case="a"):
     """The phantom, without labels unless they are given, fetched: its case.json."""
     folder.mkdir(parents=True, exist_ok=True)
     nib.save(stored(phantom()[0], axes), folder / "ct.nii.gz")
     more = ["--label", str(label)] if label else []
-    assert main(["fetch", "--case", "a", "--ct", str(folder / "ct.nii.gz"), *more, "--out", str(folder / "fetch")]) == 0
+    assert (
+        main(["fetch", "--case", case, "--ct", str(folder / "ct.nii.gz"), *more, "--out", str(folder / "fetch")]) == 0
+    )
     return folder / "fetch" / "case.json"
 
 
@@ -269,6 +273,109 @@ def test_a_ct_that_cannot_be_read_is_set_aside(tmp_path, package):
     assert (case["status"], case["stage"], case["code"]) == ("quarantined", "segment", "E_GZIP_TRUNCATED")
 
 
+ANSWERS = """
+import nibabel as nib, numpy as np
+asked = []
+def totalsegmentator(image, output, **options):
+    asked.append(options)
+    return nib.Nifti1Image((image.get_fdata() > 160).astype('u1') * HEART, image.affine)
+"""
+SETTINGS = "setup_totalseg = get_config_key = set_config_key = lambda *values: False"
+
+
+def segment_all(records, folder, *more):
+    """Of many records at once: the table of what was made, {case: label}."""
+    out = ["--ahead", str(folder / "batch.tsv"), "--out", str(folder / "segment")]
+    assert main(["segment", *map(str, records), "--structures", *STRUCTURES, "--fast", *more, *out]) == 0
+    return {row["case"]: row["label"] for row in read_table(folder / "batch.tsv")}
+
+
+def segment_one(record, folder, *more):
+    out = folder / "segment" / json.loads(record.read_text())["case"]
+    assert main(["segment", str(record), "--structures", *STRUCTURES, "--fast", *more, "--out", str(out)]) == 0
+    return json.loads((out / "case.json").read_text())
+
+
+def test_many_are_labelled_in_one_go_and_each_finds_its_own(tmp_path, package, capsys):
+    package(config=SETTINGS, api=ANSWERS.replace("HEART", str(HEART)))
+    write_weights(weights_folder(), [*WEIGHTS[True], 298])
+    records = [fetched(tmp_path / name, axes, case=name) for name, axes in (("a", "LAS"), ("cut", "RAS"), ("b", "PIR"))]
+    nib.save(stored(phantom()[1], "LAS"), tmp_path / "label.nii.gz")
+    records.append(fetched(tmp_path / "own", label=tmp_path / "label.nii.gz", case="own"))
+    records.append(fetched(tmp_path / "bad", case="bad"))
+    records[-1].write_text(json.dumps(json.loads(records[-1].read_text()) | {"status": "quarantined", "code": "E_ID"}))
+    cut = tmp_path / "cut/ct.nii.gz"
+    cut.write_bytes(cut.read_bytes()[:-900])
+    made = {"a": "made", "cut": "E_GZIP_TRUNCATED", "b": "made", "own": "its own", "bad": "set aside"}
+    assert segment_all(records, tmp_path) == made
+    assert "cut: E_GZIP_TRUNCATED: " in capsys.readouterr().err
+    asked = importlib.import_module("totalsegmentator.python_api").asked
+    assert len(asked) == 2
+
+    cases = {case: segment_one(record, tmp_path) for case, record in zip(made, records, strict=True)}
+    assert segment_all(records, tmp_path) == made and len(asked) == 2  # nothing is asked again
+    assert {case: record.get("code") for case, record in cases.items()} == {
+        "a": None, "cut": "E_GZIP_TRUNCATED", "b": None, "own": None, "bad": "E_ID"
+    }  # fmt: skip
+    for case, axes in (("a", "LAS"), ("b", "PIR")):
+        label = nib.load(tmp_path / "segment" / case / cases[case]["label"])
+        np.testing.assert_array_equal(label.affine, stored(phantom()[0], axes).affine)
+        np.testing.assert_array_equal(np.asarray(label.dataobj) == HEART, stored(phantom()[0], axes).get_fdata() > 160)
+    assert cases["own"]["label"].endswith("label.nii.gz") and not (tmp_path / "segment/own/label.nii.gz").exists()
+
+
+@pytest.mark.parametrize("change", ["ct", "classes", "kind", "half"])
+def test_a_label_map_of_another_ct_or_question_or_a_killed_run_is_made_again(tmp_path, package, change):
+    package(config=SETTINGS, api=ANSWERS.replace("HEART", str(HEART)))
+    write_weights(weights_folder(), [*WEIGHTS[True], *WEIGHTS[False], 298])
+    record = fetched(tmp_path, case="a")
+    segment_all([record], tmp_path)
+    asked = importlib.import_module("totalsegmentator.python_api").asked
+    options = []
+    if change == "ct":
+        nib.save(stored(phantom()[0] + 1, "LAS"), tmp_path / "ct.nii.gz")
+    elif change == "classes":
+        options = ["--all-classes"]
+    elif change == "kind":
+        assert main(["segment", str(record), "--structures", *STRUCTURES, "--out", str(tmp_path / "segment/a")]) == 0
+    else:
+        (tmp_path / "segment/a/label.json").unlink()
+    if change != "kind":
+        segment_one(record, tmp_path, *options)
+    assert len(asked) == 2
+
+
+def test_only_one_record_without_ahead(tmp_path, capsys):
+    record = str(fetched(tmp_path))
+    assert main(["segment", record, record, "--structures", "heart", "--out", str(tmp_path / "segment")]) == 2
+    assert "segment was given 2 records; expected one, or --ahead TABLE." in capsys.readouterr().err
+
+
+def test_a_network_is_loaded_once_for_each_device_and_checkpoint(package):
+    package(
+        nnunet="class nnUNetPredictor:\n"
+        "    loads = []\n"
+        "    def __init__(self, device, step): self.device, self.step, self.network = device, step, None\n"
+        "    def initialize_from_trained_model_folder(self, folder, use_folds, checkpoint_name='final'):\n"
+        "        self.loads.append((folder, checkpoint_name))\n"
+        "        self.network, self.folds = object(), use_folds\n"
+    )
+    totalsegmentator.keep_networks()
+    totalsegmentator.keep_networks()
+    nnunet = importlib.import_module("totalsegmentator.nnunet")
+
+    def load(device, step, folder, name="checkpoint_final.pth"):
+        predictor = nnunet.nnUNetPredictor(device, step)
+        predictor.initialize_from_trained_model_folder(folder, [0], checkpoint_name=name)
+        assert (predictor.device, predictor.step, predictor.folds) == (device, step, [0])
+        return predictor.network
+
+    first = load("cpu", 0.5, "a")
+    assert load("cpu", 0.8, "a") is first
+    others = [load("cuda", 0.5, "a"), load("cpu", 0.5, "b"), load("cpu", 0.5, "a", "best")]
+    assert len({first, *others}) == 4 and len(nnunet.nnUNetPredictor.loads) == 4
+
+
 def write_network(home, number="297", spacing_mm=3.0):
     """A network of the real layout that looks at one voxel: above 160 HU heart, below -490 HU lung, else background."""
     import torch
@@ -372,3 +479,31 @@ def test_the_real_package_labels_a_ct_of_any_orientation(tmp_path, no_weights, a
     check_labels(tmp_path)
     settings = json.loads((no_weights / "config.json").read_text())
     assert (settings["send_usage_stats"], settings["prediction_counter"]) == (False, 1)
+
+
+@pytest.mark.slow
+def test_the_real_package_loads_its_networks_once_for_many_cts_and_finds_the_same(tmp_path, no_weights, monkeypatch):
+    nnunet = pytest.importorskip("totalsegmentator.nnunet", reason="TotalSegmentator is not installed")
+    original = nnunet.nnUNetPredictor
+    monkeypatch.setattr(nnunet, "nnUNetPredictor", original)  # put back at the end
+    totalsegmentator.keep_networks.cache_clear()
+    loads = []
+    load = original.initialize_from_trained_model_folder
+    monkeypatch.setattr(
+        original,
+        "initialize_from_trained_model_folder",
+        lambda self, folder, *more: (loads.append(folder), load(self, folder, *more)),
+    )
+    write_network(no_weights)
+    write_network(no_weights, "298", 6.0)
+    records = [fetched(tmp_path / name, axes, case=name) for name, axes in (("a", "LAS"), ("b", "PIR"))]
+    assert segment_all(records, tmp_path) == {"a": "made", "b": "made"}
+    assert len(loads) == len(set(loads)) == 2
+    for name, axes in (("a", "LAS"), ("b", "PIR")):
+        segment_one(records[0 if name == "a" else 1], tmp_path)
+        label = nib.load(tmp_path / "segment" / name / "label.nii.gz")
+        truth = stored(phantom()[1], axes)
+        np.testing.assert_array_equal(label.affine, truth.affine)
+        found, expected = (np.asarray(image.dataobj) == HEART for image in (label, truth))
+        assert 2 * (found & expected).sum() > 0.9 * (found.sum() + expected.sum())
+    assert len(loads) == 2
