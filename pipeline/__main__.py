@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.commands import cohort, derive, fetch, index, ingest, label, project, radiographs, segment, shard
+from pipeline.commands.options import ShowVersion
 from pipeline.errors import TooManyQuarantined, TransientError, UserError
 
 STAGES = (index, fetch, segment, ingest, label, cohort, derive, project, radiographs, shard)
-EXIT_USER, EXIT_QUARANTINE, EXIT_TRANSIENT = 2, 4, 75
+EXIT_USER, EXIT_QUARANTINE, EXIT_TRANSIENT, EXIT_NO_READER = 2, 4, 75, 141
 
 _EPILOG = """\
 data flows one way: fetch -> (segment ->) ingest -> label -> cohort -> derive -> project -> shard. Every stage reads the
@@ -39,6 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "--version", action=ShowVersion, nargs=0, default=argparse.SUPPRESS, help="print the version and stop"
+    )
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for stage in STAGES:
         stage.add(stages)
@@ -46,10 +50,32 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one stage; returns the exit code."""
-    options = build_parser().parse_args(arguments)
+    """Run one stage; returns the exit code. A reader that leaves early, as in `| head`, ends it without a word."""
     try:
-        options.run(options)
+        return _run(arguments)
+    except BrokenPipeError:
+        if not _lost_reader():
+            raise
+        return EXIT_NO_READER
+
+
+def _lost_reader() -> bool:
+    """Whether nobody reads stdout any more; what is still to be written then goes nowhere."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        try:
+            options = build_parser().parse_args(arguments)
+            options.run(options)
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return EXIT_USER

@@ -21,6 +21,7 @@ from pipeline.sweeps import expand_simulators
 
 SCHEMA_PATH = Path(__file__).with_name("config.schema.yaml")
 TOTALSEGMENTATOR = "totalsegmentator_v2"
+LARGEST = 2**63  # random seeds and HDF5 hold whole numbers below it
 
 
 _TYPES = {"array": "a list (lines that start with '- ')", "object": "a mapping (lines of 'key: value')"}
@@ -34,6 +35,7 @@ def schema() -> dict:
 
 def check_config(config: dict) -> dict:
     """The config with all defaults; the first thing wrong is a `UserError` that names the key and what is valid."""
+    _require_plain(config)
     for error in sorted(Draft202012Validator(schema()).iter_errors(config), key=lambda e: list(map(str, e.path))):
         raise UserError(_explain(error))
     full = _with_defaults(deepcopy(config), schema())
@@ -101,8 +103,6 @@ def _check_references(config: dict) -> None:
     check_runs(config["runs"], structures=config["structures"], tables=config["tables"])
     for name, simulator in config["simulators"].items():
         make_simulator(simulator, label=f"config: simulators.{name}: ")
-    if not all(math.isfinite(number) for number in _numbers(config)):
-        raise UserError("config: a number is NaN or infinite; expected finite numbers.")
     low, high = config["window_hu"]
     if not low < high:
         raise UserError(f"config: window_hu is [{low}, {high}]; expected the lower bound first.")
@@ -139,13 +139,18 @@ def structures_to_label(config: dict) -> list[str]:
     return list(dict.fromkeys([*config["structures"], *along]))
 
 
-def _numbers(value) -> Iterator[float]:
-    """Every number anywhere in the config."""
+def _require_plain(value, path: tuple = ()) -> None:
+    """UserError for the first key that is no text, or number that is not finite or too large to count with."""
     if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(item)
-    elif isinstance(value, int | float):
-        yield value
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(value, dict) and not isinstance(key, str):
+                where = ".".join(map(str, path)) or "the top level"
+                raise UserError(f"config: key {key!r} at {where} is no text; expected a name. Write it in quotes.")
+            _require_plain(item, (*path, key))
+    elif not (abs(value) < LARGEST if isinstance(value, int) else not isinstance(value, float) or math.isfinite(value)):
+        raise UserError(
+            f"config: {'.'.join(map(str, path))} is {value!r}; expected a finite number, a whole one below 2^63. Correct it."
+        )
 
 
 def leaves(rules: dict | None = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:

@@ -56,6 +56,11 @@ def _start(name: str, run: dict, runs: dict[str, dict], seed: int | None) -> str
             f"{where}, a run of model {other['model']}, for a run of model {run['model']}; expected two runs of one model "
             "that is trained. Remove start, or name another run."
         )
+    if other["simulator"] != run["simulator"]:
+        raise UserError(
+            f"{where}, which sees the X-rays of {other['simulator']}, but runs.{name} those of {run['simulator']}; expected "
+            "the same simulator. Remove start, or name another run."
+        )
     if "seeds" not in other:
         return start
     if seed not in other["seeds"]:
@@ -95,6 +100,10 @@ def check_runs(runs: Mapping[str, dict], *, structures: list[str], tables: Mappi
                 f"or [{NO_STRUCTURES}] alone."
             )
     for title, names in tables.items():
+        if not title.strip() or title.startswith("-"):
+            raise UserError(
+                f"config: tables has the title {title!r}; expected words that do not begin with '-'. Rename the table."
+            )
         for name in names:
             if name not in runs:
                 raise UserError(

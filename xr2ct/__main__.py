@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from xr2ct.commands import evaluate, export, judge, judge_train, reconstruct, report, train, verify
-from xr2ct.commands.options import Help
+from xr2ct.commands.options import Help, ShowVersion
 from xr2ct.errors import UserError
 
 COMMANDS = (train, reconstruct, evaluate, judge_train, judge, report, verify, export)
-EXIT_USAGE, EXIT_TRY_AGAIN = 2, 75
+EXIT_USAGE, EXIT_TRY_AGAIN, EXIT_NO_READER = 2, 75, 141
 
 ABOUT = "Reconstruct a CT from two X-rays: train models on shards, reconstruct, evaluate and report."
 EXAMPLE = """\
@@ -31,18 +31,40 @@ from two image files to a CT:
   xr2ct reconstruct --checkpoint results/train/a/model.pt --pa pa.png --lat lat.dcm --out ct.nii.gz
 
 exit codes: 0 done; 1 verify found problems; 2 wrong use, said in one line; 75 disk or memory full, try again;
-130 and 143 stopped by Ctrl-C or SIGTERM, the same command goes on.
+130 and 143 stopped by Ctrl-C or SIGTERM, the same command goes on; 141 nobody read the output to its end.
 Shards are documented in resources/shard.md. `xr2ct COMMAND --help` explains one command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
+    """Run one command; the exit code. A reader that leaves early, as in `| head`, ends it without a word."""
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        if not _lost_reader():
+            raise
+        return EXIT_NO_READER
+
+
+def _lost_reader() -> bool:
+    """Whether nobody reads stdout any more; what is still to be written then goes nowhere."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     # Threads that spin while they wait are many times slower as soon as anything else wants a core (libgomp reads this
     # when torch is imported).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    options = build_parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        try:
+            options = build_parser().parse_args(arguments)
+            return options.run(options) or 0
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -61,6 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="xr2ct", description=ABOUT, epilog=EXAMPLE, formatter_class=Help)
+    parser.add_argument(
+        "--version", action=ShowVersion, nargs=0, default=argparse.SUPPRESS, help="print the version and stop"
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add(commands)

@@ -1,4 +1,9 @@
-"""The running mean of the parameters (EMA): steadier than the last step's, and what is watched and saved."""
+"""The running mean of the parameters (EMA): steadier than the last step's, and what is watched and saved.
+
+Buffers of fractions are averaged with them, as torch.optim.swa_utils does for an EMA (`use_buffers=True`): the statistics
+of batch normalisation belong to the parameters they were measured with. Buffers that do not change stay equal to the bit;
+counters and flags are those of the last step.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,18 +12,24 @@ import torch
 from torch import Tensor, nn
 
 
+def averaged(model: nn.Module) -> dict[str, Tensor]:
+    """What is averaged: all parameters, and the buffers that are floating point."""
+    buffers = {name: value for name, value in model.named_buffers() if value.is_floating_point()}
+    return dict(model.named_parameters()) | buffers
+
+
 class Average:
-    """Mean with weight 1 - decay for the newest parameters; early on decay is (1 + step) / (10 + step), if smaller."""
+    """Mean with weight 1 - decay for the newest values; early on decay is (1 + step) / (10 + step), if smaller."""
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
-        self.values = {name: value.detach().clone() for name, value in model.named_parameters()}
+        self.values = copies(model)
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the parameters after step `step` (from 0); equal ones stay equal to the bit."""
+        """Take in the values after step `step` (from 0); equal ones stay equal to the bit."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        for name, value in model.named_parameters():
+        for name, value in averaged(model).items():
             self.values[name].lerp_(value, weight)
 
     def state(self) -> dict[str, Tensor]:
@@ -28,17 +39,15 @@ class Average:
         for name, value in values.items():
             self.values[name].copy_(value)
 
-    @torch.no_grad()
     def write_to(self, model: nn.Module) -> None:
-        for name, value in model.named_parameters():
-            value.copy_(self.values[name])
+        overwrite(model, self.values)
 
 
 @contextmanager
 def shown(model: nn.Module, average: Average | None) -> Iterator[None]:
-    """The model in mode eval and with its averaged parameters, if there are any; afterwards as it was."""
+    """The model in mode eval and with its averaged values, if there are any; afterwards as it was."""
     was_training = model.training
-    present = {name: value.detach().clone() for name, value in model.named_parameters()} if average else {}
+    present = copies(model) if average else None
     if average:
         average.write_to(model)
     model.eval()
@@ -46,6 +55,15 @@ def shown(model: nn.Module, average: Average | None) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-        with torch.no_grad():
-            for name, value in model.named_parameters() if average else ():
-                value.copy_(present[name])
+        if present is not None:
+            overwrite(model, present)
+
+
+def copies(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in averaged(model).items()}
+
+
+@torch.no_grad()
+def overwrite(model: nn.Module, values: dict[str, Tensor]) -> None:
+    for name, value in averaged(model).items():
+        value.copy_(values[name])

@@ -59,14 +59,29 @@ class Cases(Sequence[Example]):
 
 
 def open_task(paths: Sequence[Path], simulator: str, window_hu: tuple[float, float]) -> tuple[Task, list[Shard]]:
-    """The task that the shards define; shards that disagree on grid, structures or views are a UserError."""
+    """The task that the shards define; shards that disagree on grid, structures or views, or hold a case that another one
+    holds too, are a UserError."""
     shards = open_shards(paths)
     if not sum(map(len, shards)):
         raise UserError("no case in the training shards; expected at least one. Give --shards files with cases.")
     first = describe(shards[0], simulator, window_hu)
     for shard in shards[1:]:
         require_same(describe(shard, simulator, window_hu), first, shard.path, shards[0].path)
+    refuse_repeats(shards)
     return first, shards
+
+
+def refuse_repeats(shards: Sequence[Shard]) -> None:
+    """UserError for a case that occurs twice, as those of a file given twice do: it would count twice."""
+    found: dict[str, str] = {}
+    for shard in shards:
+        for case_id in shard.case_ids():
+            if case_id in found:
+                raise UserError(
+                    f"{shard.path}: case {case_id!r} occurs in {found[case_id]} already; expected every case once. "
+                    "Give every shard once."
+                )
+            found[case_id] = shard.path
 
 
 def describe(shard: Shard, simulator: str, window_hu: tuple[float, float]) -> Task:

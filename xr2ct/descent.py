@@ -17,7 +17,7 @@ from xr2ct.distributed import largest_over_processes, rank, sum_gradients, world
 from xr2ct.errors import UserError
 from xr2ct.freezing import freeze, set_training
 from xr2ct.journal import Journal
-from xr2ct.models.model import Trainable
+from xr2ct.models.model import Trainable, known_structures
 from xr2ct.resume import RESUME, load_resume, remove_resume, save_resume
 from xr2ct.stop import stop_requests
 from xr2ct.training_log import TrainingLog, watch_scores
@@ -144,7 +144,7 @@ def look(
     """Scores of the watched cases and a picture of the first; the state is kept if it is the best so far."""
     with shown(state.model, state.average):
         predictions = [state.model.predict(example.xray, example.case.affine) for example in watch]
-        scores = watch_scores(predictions, watch, task)
+        scores = watch_scores(predictions, watch, task, known_structures(state.model, task))
         if keep_best:
             state.best.see(scores["watch_psnr_db"], state.step, state.model)
     journal.picture(state.step, watch_picture(watch[0], predictions[0]))

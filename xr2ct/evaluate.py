@@ -49,7 +49,7 @@ def evaluate(
     `legacy` adds the metrics of single papers beside ours.
     """
     low_hu, high_hu = window
-    if not low_hu < high_hu:
+    if not -math.inf < low_hu < high_hu < math.inf:
         raise UserError(f"window is {low_hu:g} to {high_hu:g} HU, expected the lower end first. Use e.g. -1000 1500.")
     run, opened = read_index(reconstructions), open_shards(shards)
     places = find_cases(opened)
@@ -62,6 +62,9 @@ def evaluate(
         for score in score_case(case, shard.structures, run, Window(float(low_hu), float(high_hu)), metrics):
             rows.append(about | vars(score))
     write_csv(out, COLUMNS, rows)
+    undefined = sum(math.isnan(row["value"]) for row in rows)
+    why = f", {undefined} of them nan for the reason beside it" if undefined else ""
+    print(f"{out}: {len(places)} cases, {len(rows)} scores{why}")
 
 
 def find_cases(shards: Sequence[Shard]) -> dict[str, tuple[Shard, int]]:

@@ -24,6 +24,7 @@ def export_x2ct(*, shards: Sequence[Path], simulator: str, out: Path) -> None:
     places = [(shard, i) for shard in open_shards(shards) for i in range(len(shard))]
     for shard, i in tqdm(places, desc="export", unit="case"):
         _export_case(shard, i, simulator, out)
+    print(f"{out}: {len(places)} cases, each in {FILE}")
 
 
 def _export_case(shard: Shard, i: int, simulator: str, out: Path) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from xr2ct.errors import UserError
-from xr2ct.settings import unknown
+from xr2ct.settings import is_number, unknown
 from xr2ct.views import NAMED_VIEWS, Geometry, Size, grid_centre, is_parallel, named_projection, rays_of, resized
 
 PLACED = ("beam", "sdd_mm", "sod_mm", "pixel_mm", "detector_px", "offset_mm", "roll_deg")
@@ -19,6 +19,7 @@ ANGLES = ("name", "alpha_deg", "beta_deg")
 NAMED_KEYS = ("views", *PLACED, "grid")
 MATRIX_KEYS = ("projection", "image_px", "grid")
 GRID_KEYS = ("centre_mm", "affine")
+SAME_SPACING = 0.01  # voxels whose edges differ by more are others than the trained ones
 SAME_SHAPE = 0.02  # pictures whose height over width differs by more do not show the same detector
 
 
@@ -89,7 +90,7 @@ def _load(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Give a geometry file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, a date of month 13, ...
         raise UserError(
             f"{path}: is not YAML ({type(error).__name__}). Expected lines such as 'sdd_mm: 1000'."
         ) from error
@@ -180,6 +181,7 @@ def _grid(
         affine = _array("grid affine", grid["affine"], (4, 4))
         if not np.array_equal(affine[3], [0, 0, 0, 1]) or abs(np.linalg.det(affine)) < 1e-9:
             raise UserError("grid affine: expected an invertible matrix with last row 0 0 0 1. Correct it.")
+        _require_trained_voxels(affine, trained.affine)
         return affine
     centre = np.zeros(3)
     if "centre_mm" in grid:
@@ -189,6 +191,20 @@ def _grid(
     affine = trained.affine.copy()
     affine[:3, 3] += centre  # the trained grid lies around 0
     return affine
+
+
+def _require_trained_voxels(affine: Float[ndarray, "4 4"], trained: Float[ndarray, "4 4"]) -> None:
+    """UserError for voxels of another size, or a mirrored grid: a network knows those of its training only."""
+    found, known = (np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (affine, trained))
+    if np.abs(found / known - 1).max() > SAME_SPACING:
+        size, wanted = (" x ".join(f"{length:g}" for length in lengths) for lengths in (found, known))
+        raise UserError(
+            f"grid affine: voxels of {size} mm; expected {wanted} mm, which the model was trained with. Correct its columns."
+        )
+    if np.linalg.det(affine) * np.linalg.det(trained) < 0:
+        raise UserError(
+            "grid affine: the grid is mirrored; expected the handedness the model was trained with. Flip one of its columns."
+        )
 
 
 def crossing(projection: Float[ndarray, "view 3 4"], sizes: Sequence[Size]) -> Float[ndarray, "3"]:
@@ -221,8 +237,7 @@ def _in_front(
 
 
 def _number(name: str, value: Any, positive: bool = False) -> float:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or (positive and value <= 0):
+    if not is_number(value) or (positive and value <= 0):
         raise UserError(f"{name} is {value!r}; expected a {'positive' if positive else 'finite'} number. Correct it.")
     return float(value)
 
@@ -239,7 +254,7 @@ def _pair(name: str, value: Any, whole: bool = False) -> tuple:
 def _array(name: str, value: Any, shape: tuple[int, ...]) -> Float[ndarray, "..."]:
     try:
         array = np.array(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.zeros(0)
     if array.shape != shape or not np.isfinite(array).all():
         size = " x ".join(map(str, shape))

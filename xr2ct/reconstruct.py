@@ -12,7 +12,7 @@ from xr2ct.checkpoint import load_checkpoint
 from xr2ct.device import choose_device
 from xr2ct.errors import UserError
 from xr2ct.files import publish
-from xr2ct.models.model import Model
+from xr2ct.models.model import Model, known_structures
 from xr2ct.nifti import save_nifti
 from xr2ct.shards import open_shards
 from xr2ct.train import build_trained
@@ -82,5 +82,5 @@ def reconstruct(
 
 def known_names(model: Model, task: Task) -> list[str]:
     """The task's structures by label value, "" for one that the model does not predict: it is not to be scored for it."""
-    known = getattr(model, "known_structures", task.structures)
+    known = known_structures(model, task)
     return [name if name in known else "" for name in task.structures]

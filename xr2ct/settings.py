@@ -12,8 +12,16 @@ import yaml
 from xr2ct.errors import UserError
 
 PRESET = "preset"
+LARGEST = 2**63
 LISTS = {tuple[int, ...]: int, tuple[str, ...]: str}
 Settings = TypeVar("Settings")
+
+
+def is_number(value: Any) -> bool:
+    """A finite number; a whole one has to be below 2^63, which is what tensors and files count with."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < LARGEST
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def unknown(kind: str, value: str, valid: Iterable[str]) -> UserError:
@@ -53,12 +61,11 @@ def parse_settings(
 
 def _typed(key: str, value: Any, expected: Any) -> Any:
     """JSON has one number type and no tuple: accept 1 for a float and a list for a tuple, nothing else."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if expected is float and number:
+    if expected is float and is_number(value):
         return float(value)
-    if expected is int and number and value == int(value):
+    if expected is int and is_number(value) and value == int(value) and is_number(int(value)):
         return int(value)
-    if expected in LISTS and isinstance(value, list | tuple) and all(type(item) is LISTS[expected] for item in value):
+    if expected in LISTS and isinstance(value, list | tuple) and all(_is_item(item, expected) for item in value):
         return tuple(value)
     if expected in (str, bool) and isinstance(value, expected):
         return value
@@ -66,6 +73,10 @@ def _typed(key: str, value: Any, expected: Any) -> Any:
         f"a list of {LISTS[expected].__name__}" if expected in LISTS else getattr(expected, "__name__", str(expected))
     )
     raise UserError(f"setting {key!r} is {value!r}; expected {wanted}. Correct it in the settings.")
+
+
+def _is_item(item: Any, expected: Any) -> bool:
+    return type(item) is LISTS[expected] and (isinstance(item, str) or is_number(item))
 
 
 def settings_dict(settings: Any) -> dict[str, Any]:

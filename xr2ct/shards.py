@@ -65,6 +65,9 @@ class Shard:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def case_ids(self) -> list[str]:
+        return list(self._read("case/id"))
+
     def case_id(self, i: int) -> str:
         return self._read("case/id", i)
 

@@ -1,6 +1,7 @@
 """Train one model on shards: out/model.pt with its sha256, out/train.csv, and pictures of one watched case."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from xr2ct.checkpoint import load_checkpoint, save_checkpoint
 from xr2ct.descent import descend, require_feasible
 from xr2ct.device import choose_device
 from xr2ct.errors import UserError
-from xr2ct.models.model import Model
+from xr2ct.models.model import Model, known_structures
 from xr2ct.models.registry import choose
 from xr2ct.resume import remove_resume
-from xr2ct.settings import settings_dict
+from xr2ct.settings import LARGEST, settings_dict
 from xr2ct.shards import open_shards
 from xr2ct.start import trained_state
 from xr2ct.training_log import LOG, TrainingLog, watch_scores
@@ -55,10 +56,10 @@ def train(
     entry, chosen = choose(model, settings)
     descends = isinstance(chosen, TrainingSettings)
     low, high = window
-    if not low < high:
+    if not -math.inf < low < high < math.inf:
         raise UserError(f"window is {low:g} to {high:g} HU; expected the low end first, for example -1000 1500.")
-    if seed < 0:
-        raise UserError(f"seed is {seed}; expected 0 or more. Give another --seed.")
+    if not 0 <= seed < LARGEST:
+        raise UserError(f"seed is {seed}; expected 0 or more, below 2^63. Give another --seed.")
     if start and not descends:
         raise UserError(f"model {model} learns in one pass and cannot begin from {start}. Leave --start out.")
     if descends:
@@ -114,13 +115,16 @@ def train(
     else:
         log = TrainingLog()
         predictions = [net.predict(example.xray, example.case.affine) for example in watched]
-        log.close_row(step=0, seconds=0.0, **watch_scores(predictions, watched, task))
+        scores = watch_scores(predictions, watched, task, known_structures(net, task))
+        log.close_row(step=0, seconds=0.0, **scores)
     if distributed.rank() > 0:
         return
     log.write(out / LOG)
     content = {"identity": identity, "geometry": describe_geometry(cases[0])}
     save_checkpoint(out / MODEL, content | {"state": {name: value.cpu() for name, value in net.state_dict().items()}})
     remove_resume(out)
+    steps = f"{log.rows[-1]['step']} steps on " if descends else ""
+    print(", ".join(filter(None, [f"{out / MODEL}: {model}, {steps}{len(cases)} cases", log.summary()])))
 
 
 def open_watch(paths: Sequence[Path], task: Task, origin: str, per_shard: int) -> list[Example]:

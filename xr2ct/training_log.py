@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from xr2ct.metrics.dice import dice
 from xr2ct.metrics.psnr import psnr
 from xr2ct.metrics.window import Window
 from xr2ct.models.model import Prediction
+from xr2ct.shards import IGNORE, NOT_ANNOTATED
 
 LOG = "train.csv"
 COLUMNS = (
@@ -51,6 +52,17 @@ class TrainingLog:
     def state(self) -> dict:
         return asdict(self)
 
+    def summary(self) -> str:
+        """The last watched scores and, if another round had a better PSNR, that one; "" where nothing was watched."""
+        watched = [row for row in self.rows if "watch_psnr_db" in row]
+        if not watched:
+            return ""
+        last, best = watched[-1], max(watched, key=lambda row: row["watch_psnr_db"])
+        said = f"watched PSNR {last['watch_psnr_db']:.2f} dB"
+        said += f", Dice {last['watch_dice']:.3f}" if "watch_dice" in last else ""
+        better = best["watch_psnr_db"] > last["watch_psnr_db"]
+        return said + (f" (best {best['watch_psnr_db']:.2f} dB at step {best['step']})" if better else "")
+
     def write(self, path: Path) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
@@ -60,17 +72,22 @@ class TrainingLog:
             private.write_text(text.getvalue(), encoding="utf-8")
 
 
-def watch_scores(predictions: Sequence[Prediction], examples: Sequence[Example], task: Task) -> dict[str, float]:
-    """Mean PSNR (dB, data range = the HU window) and mean Dice over cases and structures seen; {} without examples.
+def watch_scores(
+    predictions: Sequence[Prediction], examples: Sequence[Example], task: Task, known: Collection[str]
+) -> dict[str, float]:
+    """Mean PSNR (dB, data range = the HU window) and mean Dice over cases and structures; what has none is left out.
 
-    A glance at the training, not the evaluation: structures a case does not show are left out of its mean.
+    A glance at the training, not the evaluation: of a case count the structures that it is annotated for and shows, and
+    that the model knows.
     """
     psnrs, dices = [], []
     window = Window(*task.window_hu)
+    learned = [value for value, name in enumerate(task.structures) if value and name in known]
     for prediction, example in zip(predictions, examples, strict=True):
         psnrs.append(psnr(*map(window.to_unit, (example.case.ct_hu, prediction.ct_hu)), data_range=1.0))
-        for value in np.flatnonzero(example.case.label_status) if prediction.label is not None else ():
-            if value and (example.case.label == value).any():
-                dices.append(dice(example.case.label == value, prediction.label == value))
+        true, judged = example.case.label, example.case.label != IGNORE
+        for value in learned if prediction.label is not None else ():
+            if example.case.label_status[value] != NOT_ANNOTATED and (true == value).any():
+                dices.append(dice(true == value, (prediction.label == value) & judged))
     means = {"watch_psnr_db": psnrs, "watch_dice": dices}
     return {name: float(np.mean(values)) for name, values in means.items() if values}

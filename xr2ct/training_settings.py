@@ -28,7 +28,7 @@ class TrainingSettings:
     halve_epochs: int = 100  # of the schedule "halving"
     final_rate: float = 0.001  # of the schedule "exponential": last rate as a share of the first
     freeze: tuple[str, ...] = ()  # parts of the model that keep their values
-    ema: float = 0.0  # decay of the running mean of the parameters that is watched and saved; 0 = none
+    ema: float = 0.0  # decay of the running mean (of parameters and batch statistics) watched and saved; 0 = none
     patience: int = 0  # watch rounds without a better PSNR before the training ends with the best state; 0 = no end
     log_steps: int = 50
     watch_steps: int = 200

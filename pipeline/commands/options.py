@@ -11,6 +11,20 @@ from pathlib import Path
 from pipeline.errors import UserError
 
 
+class ShowVersion(argparse.Action):
+    """Print the version of the installed package; looked up only then, for that takes as long as starting."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            found = version("xr2ct")
+        except PackageNotFoundError:
+            found = "unknown"
+        print(f"xr2ct {found}")
+        parser.exit()
+
+
 def add_stage(
     stages: argparse._SubParsersAction, name: str, about: str, epilog: str | None = None
 ) -> argparse.ArgumentParser:

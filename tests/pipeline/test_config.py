@@ -75,7 +75,26 @@ def test_the_demo_config_is_valid_and_gets_its_defaults():
         ),
         (changed("simulators", "cone", "backend", value="numpy"), r"'numpy' cannot simulate a cone beam"),
         (changed("simulators", "cone", "sdd_mm", value=5), r"simulators.cone: sod_mm 1500 and sdd_mm 5 put"),
-        (changed("grid", "spacing_mm", value=float("inf")), r"a number is NaN or infinite"),
+        (changed("grid", "spacing_mm", value=float("inf")), r"grid.spacing_mm is inf; expected a finite number"),
+        (
+            changed("simulators", "cone", "pixel_mm", value=10**400),
+            r"simulators.cone.pixel_mm is 1000+; expected a finite",
+        ),
+        (
+            changed("simulators", "cone", "views", value=[{"name": "a", "alpha_deg": [10**400]}]),
+            r"simulators.cone.views.0.alpha_deg.0 is 1000+; expected a finite",
+        ),
+        (
+            changed("seed", value=2**63),
+            r"seed is 9223372036854775808; expected a finite number, a whole one below 2\^63",
+        ),
+        (changed("runs", "spider", "seeds", value=[1, 2**63]), r"runs.spider.seeds.1 is 9223372036854775808; expected"),
+        (
+            changed("runs", "spider", "settings", value={"learning_rate": float("nan")}),
+            r"runs.spider.settings.learning_rate is nan; expected a finite number",
+        ),
+        (changed("tables", value={1: ["mean"]}), r"key 1 at tables is no text; expected a name. Write it in quotes"),
+        (changed("runs", True, value=DEMO["runs"]["mean"]), r"key True at runs is no text"),
         (changed("window_hu", value=[500, -1000]), r"window_hu is \[500, -1000\]; expected the lower bound first"),
         (changed("cohort", 0, "source", value="folder"), r"cohort.0 has no 'dataset'; source 'folder' needs it"),
         (changed("region", value={"kind": "body"}), r"region.kind is 'body'; expected one of: cube, structures, spine"),

@@ -50,6 +50,10 @@ def test_a_run_begins_from_that_of_its_own_seed(seeds_before, seeds_after, start
             {"a": spider(model="mean"), "b": spider(model="mean", start="a")},
             "expected two runs of one model that is trained",
         ),
+        (
+            {"a": spider(), "b": spider(start="a", simulator="parallel")},
+            "runs.b.start is 'a', which sees the X-rays of cone, but runs.b those of parallel; expected the same simulator",
+        ),
         ({"a-seed3": spider()}, "runs.a-seed3 has a name that the workflow gives itself"),
         ({"true-ct": spider()}, "runs.true-ct has a name that the workflow gives itself"),
     ],
@@ -67,6 +71,8 @@ def test_mistakes_of_seeds_and_starts_are_named(runs, words):
         ({"structures": "hip"}, {}, "is 'hip'; expected a list of structures"),
         ({}, {"One": ["a", "b"]}, "tables.One names the run 'b'; expected some of: a (without seeds)"),
         ({}, {"One": ["a-seed1"]}, "tables.One names the run 'a-seed1'"),
+        ({}, {" ": ["a"]}, "tables has the title ' '; expected words that do not begin with '-'. Rename"),
+        ({}, {"-one": ["a"]}, "tables has the title '-one'"),
     ],
 )
 def test_what_runs_and_tables_name_must_exist(settings, tables, words):

@@ -75,6 +75,12 @@ def test_a_user_error_is_one_line_and_exit_2(tmp_path, golden, capsys):
     assert not any("Traceback" in line for line in error)
 
 
+def test_export_says_what_it_wrote(tmp_path, capsys):
+    shard = write_phantom_shard(tmp_path / "s.h5", [phantom_case("p0"), phantom_case("p1")])
+    assert run("export", "--layout", "x2ct", "--shards", shard, "--simulator", "cone", "--out", tmp_path / "o") == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'o'}: 2 cases, each in ct_xray_data.h5\n"
+
+
 @pytest.mark.parametrize("settings", ["{steps: 1}", "[1]", "7"])
 def test_settings_must_be_a_json_object(settings, golden, tmp_path, capsys):
     pytest.importorskip("torch")
@@ -133,9 +139,18 @@ def test_evaluate_and_report_by_command(tmp_path, capsys):
     assert run("evaluate", "--reconstructions", index, "--shards", path, "--window", -500, 500, "--out", csv) == 0
     assert "psnr_window-500to500_range1" in csv.read_text()
     assert run("report", "--shards", path, "--evaluations", csv, "--reconstructions", index, "--out", page) == 0
-    out = capsys.readouterr().out.splitlines()
+    said, *out = capsys.readouterr().out.splitlines()
+    assert said == f"{csv}: 1 cases, 18 scores"
     assert out[0].split()[:3] == ["split", "simulator", "run"] and out[1].split()[:3] == ["test", "parallel", "truth"]
     assert out[-1] == f"report: {page}" and page.exists() and (page.parent / "summary.csv").exists()
+
+
+def test_evaluate_counts_what_has_no_score(tmp_path, capsys):
+    path = write_phantom_shard(tmp_path / "s.h5", [phantom_case("p0")], split="test")
+    index = write_run(tmp_path / "blind", Shard(path), lambda case: (case.ct_hu, None))
+    assert run("evaluate", "--reconstructions", index, "--shards", path, "--out", tmp_path / "a.csv") == 0
+    said = "1 cases, 18 scores, 9 of them nan for the reason beside it"  # three metrics of three structures
+    assert capsys.readouterr().out == f"{tmp_path / 'a.csv'}: {said}\n"
 
 
 def test_legacy_metrics_by_command_change_no_other_number(tmp_path, capsys):
@@ -146,7 +161,7 @@ def test_legacy_metrics_by_command_change_no_other_number(tmp_path, capsys):
         csv, page = tmp_path / "bright.csv", tmp_path / "report" / "index.html"
         assert run("evaluate", "--reconstructions", index, "--shards", path, *options, "--out", csv) == 0
         assert run("report", "--shards", path, "--evaluations", csv, "--reconstructions", index, "--out", page) == 0
-        printed.append(capsys.readouterr().out.splitlines())
+        printed.append(capsys.readouterr().out.splitlines()[1:])
         pages.append(page.read_text() + (page.parent / "summary.csv").read_text())
         assert (page.parent / "legacy.csv").exists() == bool(options)
     assert pages[0] == pages[1]
@@ -155,12 +170,13 @@ def test_legacy_metrics_by_command_change_no_other_number(tmp_path, capsys):
     assert printed[1][: len(printed[0]) - 1] == printed[0][:-1]
 
 
-def test_train_and_reconstruct_by_command(tmp_path):
+def test_train_and_reconstruct_by_command(tmp_path, capsys):
     pytest.importorskip("torch")
     path = write_phantom_shard(tmp_path / "s.h5", [phantom_case("p0"), phantom_case("p1")])
     run_folder, out = tmp_path / "train" / "floor", tmp_path / "reconstruct" / "floor"
     common = ("--shards", path, "--device", "cpu", "--threads", 1)
     assert run("train", "--model", "mean", "--simulator", "parallel", "--out", run_folder, *common) == 0
+    assert capsys.readouterr().out == f"{run_folder / 'model.pt'}: mean, 2 cases\n"
     assert run("reconstruct", "--checkpoint", run_folder / "model.pt", "--out", out, *common) == 0
     index = json.loads((out / "index.json").read_text())
     assert (index["run"], index["simulator"], [entry["case"] for entry in index["cases"]]) == (

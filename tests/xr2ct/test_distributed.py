@@ -38,10 +38,10 @@ total = distributed.sum_over_processes((scale * mine).sum())
 count = distributed.sum_over_processes(torch.tensor(len(mine)))
 loss = (total / count) ** 2
 assert loss.item() == (0.5 * 11 / 4) ** 2, loss
-(loss + (unused.sum() * 0 if rank else 0)).backward()
+(loss + (unused.sum() * 3 if rank else 0)).backward()
 distributed.sum_gradients([scale, unused])
 assert abs(scale.grad.item() - 2 * 0.5 * (11 / 4) ** 2) < 1e-6, scale.grad
-assert unused.grad.shape == (2, 3)
+assert unused.grad.tolist() == [[3.0] * 3] * 2
 assert distributed.largest_over_processes(15 * rank, torch.device("cpu")) == 15
 norm = torch.nn.Sequential(torch.nn.BatchNorm2d(2))
 try:
@@ -67,6 +67,16 @@ def test_alone_everything_is_the_identity():
     assert sum_over_processes(value) is value
     assert (rank(), world_size(), largest_over_processes(15, torch.device("cpu"))) == (0, 1, 15)
     sum_gradients([torch.nn.Parameter(torch.ones(2))])
+
+
+def test_a_parameter_that_this_process_did_not_need_counts_as_zero(monkeypatch):
+    """The other process, played by a stand-in, has the gradients 5 and 7."""
+    monkeypatch.setattr(xr2ct.distributed, "joined", lambda: True)
+    monkeypatch.setattr(xr2ct.distributed.dist, "all_reduce", lambda flat: flat.add_(torch.tensor([5.0, 7.0, 7.0])))
+    needed, unused = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(2))
+    needed.grad = torch.full((1,), 2.0)
+    sum_gradients([needed, unused])
+    assert (needed.grad.tolist(), unused.grad.tolist()) == ([7.0], [7.0, 7.0])
 
 
 @pytest.mark.slow

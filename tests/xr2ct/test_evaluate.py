@@ -315,8 +315,9 @@ def test_cells_that_a_spreadsheet_would_run_are_neutralised(tmp_path, case_id):
 
 def test_wrong_use_is_said(shard, tmp_path):
     index = write_run(tmp_path / "a", shard)
-    with pytest.raises(UserError, match="window is 1500 to -1000 HU, expected the lower end first"):
-        evaluate(reconstructions=index, shards=[Path(shard.path)], window=(1500.0, -1000.0), out=tmp_path / "a.csv")
+    for low, high in ((1500.0, -1000.0), (-1000.0, math.inf), (math.nan, 1500.0)):
+        with pytest.raises(UserError, match=f"window is {low:g} to {high:g} HU, expected the lower end first"):
+            evaluate(reconstructions=index, shards=[Path(shard.path)], window=(low, high), out=tmp_path / "a.csv")
     with pytest.raises(UserError, match="case 'p0' occurs twice in the shards"):
         evaluate(reconstructions=index, shards=[Path(shard.path)] * 2, window=WINDOW, out=tmp_path / "a.csv")
     other = write_phantom_shard(tmp_path / "other.h5", [phantom_case("p0")], split="test")

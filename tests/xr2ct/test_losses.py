@@ -32,6 +32,15 @@ def test_dice_sums_are_overlap_and_total_per_class():
     torch.testing.assert_close(total, torch.tensor([0.8 + 1, 1.25 + 2, 0.95 + 0]))
 
 
+def test_a_point_of_a_class_the_case_is_not_annotated_for_is_wrong_for_the_others():
+    """Its label is no overlap, but what the annotated classes claim there still counts: p = (.75, .25) and (.5, .5)."""
+    annotated = torch.tensor([[True, True, False]])
+    log_probability = torch.tensor([[[0.75, 0.25, 0.0], [0.5, 0.5, 0.0]]]).log()
+    overlap, total = dice_sums(log_probability, torch.tensor([[0, 2]]), annotated)
+    torch.testing.assert_close(overlap, torch.tensor([0.75, 0.0, 0.0]))
+    torch.testing.assert_close(total, torch.tensor([1.25 + 1, 0.75, 0.0]))
+
+
 def test_micro_dice_is_equation_25_by_hand():
     """Three points, two classes: p = (.9, .1), (.2, .8), (.4, .6) with labels 0, 1, 0."""
     log_probability = torch.tensor([[[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]]).log()

@@ -44,6 +44,16 @@ def test_changed_parameters_drop_everything(change):
     assert asked(cache)[1]
 
 
+def test_every_parameter_is_compared_not_only_the_first():
+    cache, parameters = PositionCache(), [nn.Parameter(torch.ones(3)) for _ in range(3)]
+    for changed in parameters:
+        cache.hold(parameters)
+        asked(cache)
+        changed.data.neg_()
+        cache.hold(parameters)
+        assert asked(cache)[1]
+
+
 def test_memory_is_bounded():
     cache = PositionCache(most_bytes=40)
     cache.hold([torch.ones(1)])

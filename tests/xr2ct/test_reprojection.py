@@ -62,6 +62,19 @@ def test_the_difference_is_counted_in_sds_of_the_input_where_it_is_seen():
     assert compare(3 * image, image, ALL, fitted=True).relative_rms == pytest.approx(0, abs=1e-9)
 
 
+def test_the_difference_is_counted_in_sds_of_the_input_not_of_the_reprojection():
+    image = picture() - picture().mean()
+    assert compare(3 * image, image, ALL, fitted=False).relative_rms == pytest.approx(2)
+    assert compare(image / 4, image, ALL, fitted=False).relative_rms == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_a_constant_image_or_reprojection_correlates_with_nothing(fitted):
+    image, constant = picture(), np.full(ALL.shape, 0.5)
+    assert compare(constant, image, ALL, fitted=fitted).correlation == 0
+    assert compare(image, constant, ALL, fitted=fitted).correlation == 0
+
+
 def test_the_shift_says_how_the_reprojection_must_move():
     assert best_shift(picture(14.0, 11.0), picture(17.0, 9.0), ALL) == pytest.approx((3, -2), abs=0.15)
     assert best_shift(picture(14.0, 11.0), picture(14.5, 11.0), ALL) == pytest.approx((0.5, 0), abs=0.2)

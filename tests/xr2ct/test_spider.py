@@ -15,7 +15,7 @@ from xr2ct.models.decoders import DECODERS
 from xr2ct.models.registry import choose
 from xr2ct.models.spider import Spider, class_weights
 from xr2ct.sampling import Lattice, Points, pixels_of, read_bilinear, voxel_to_pixel
-from xr2ct.training_settings import make_optimizer
+from xr2ct.training_settings import OPTIMIZERS, make_optimizer
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,16 @@ def test_every_decoder_learns_from_every_draw(shard, decoder, sampling):
     assert model.predict(cases[0].xray, cases[0].case.affine).label.max() <= 3
 
 
+def test_a_draw_sees_the_labels_of_every_case_of_the_batch(shard, monkeypatch):
+    seen, comb = [], DRAWS["comb"]
+    monkeypatch.setitem(
+        DRAWS, "comb", lambda shape, s, labels, random: seen.extend(labels) or comb(shape, s, labels, random)
+    )
+    model, cases = spider_of(shard)
+    model.loss([cases[2], cases[0], cases[1]], np.random.default_rng(0))
+    assert [label.tolist() for label in seen] == [cases[i].case.label.tolist() for i in (2, 0, 1)]
+
+
 @pytest.mark.parametrize("simulator", ["parallel", "cone"])
 def test_scattered_voxels_are_decoded_as_in_their_lattice(shard, simulator):
     model, cases = spider_of(shard, simulator)
@@ -270,10 +280,12 @@ def test_the_position_is_computed_once_for_all_cases_until_the_parameters_change
     assert computed == 0
     assert (kept == first).all()
     assert predict(1)[1] == 0
-    model.position.parameters_flat.data.neg_()
-    changed, computed = predict(0)
-    assert computed == 5
-    assert (changed != first).any()
+    for parameter in (model.position.parameters_flat, model.first_position.weight, model.first_position.bias):
+        parameter.data.mul_(-3)
+        changed, computed = predict(0)
+        assert computed == 5
+        assert (changed != first).any()
+        first = changed
     model.loss([cases[0]], np.random.default_rng(0))
     assert not model.cache.kept
     assert "cache" not in " ".join(model.state_dict())
@@ -314,6 +326,19 @@ def test_bfloat16_is_the_same_network_to_its_precision(shard, decoder):
 def test_settings_without_sense_are_refused_in_words(changes, message):
     with pytest.raises(UserError, match=message):
         choose("spider", TINY | changes)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_weight_decay_shrinks_everything_but_the_hash_table(shard, optimizer):
+    model, _ = spider_of(shard, weight_decay=0.5, learning_rate=0.1, optimizer=optimizer)
+    descent = make_optimizer(model, model.settings)
+    for value in model.parameters():
+        value.data.fill_(0.25)
+        value.grad = torch.zeros_like(value)
+    descent.step()
+    for name, value in model.named_parameters():
+        of_table = name.startswith("position.")
+        assert (value == 0.25).all() if of_table else ((value > 0) & (value < 0.25)).all(), name
 
 
 @pytest.mark.parametrize("simulator", ["parallel", "cone"])

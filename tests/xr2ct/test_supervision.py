@@ -81,6 +81,13 @@ def test_a_case_without_a_chosen_structure_is_ignored(opened):
     assert annotated.tolist() == [[True, True], [True, False]]
 
 
+def test_a_structure_that_is_absent_or_cut_counts_as_annotated(opened):
+    """label_status: 0 nobody looked, 1 looked for and absent, 2 cut by the field of view, 3 whole."""
+    task, cases = opened
+    supervision = choose_structures(task, ())
+    assert supervision.annotated(annotated_as(cases[0], 3, 1, 0, 2)).tolist() == [True, True, False, True]
+
+
 def test_scattered_voxels_have_their_own_targets(opened):
     task, cases = opened
     voxels = np.argwhere(cases[0].case.label == 1)[[5, 0, 40]]

@@ -8,17 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import xr2ct.descent
 import xr2ct.train
 from tests.xr2ct.cohort import TINY, WINDOW, write_cohort
 from xr2ct.__main__ import main
+from xr2ct.average import Average, shown
 from xr2ct.cases import Cases
 from xr2ct.checkpoint import load_checkpoint
 from xr2ct.descent import batch_of
 from xr2ct.errors import UserError
 from xr2ct.models.model import Model, Trainable
 from xr2ct.models.registry import MODELS
+from xr2ct.models.spider import Spider
 from xr2ct.shards import open_shards
 from xr2ct.train import build_trained, train
 from xr2ct.training_settings import TrainingSettings, learning_rate, require_sensible, total_steps
@@ -83,9 +86,11 @@ def test_every_model_trains_and_predicts_on_the_cases_grid(shards, tmp_path, mod
     assert float(rows_of(tmp_path / "run")[-1]["watch_psnr_db"]) > 5
 
 
-def test_the_log_has_a_row_per_log_steps_and_scores_per_watch_steps(shards, tmp_path):
+def test_the_log_has_a_row_per_log_steps_and_scores_per_watch_steps(shards, tmp_path, capsys):
     run(shards, tmp_path / "run")
     rows = rows_of(tmp_path / "run")
+    last = f"watched PSNR {float(rows[-1]['watch_psnr_db']):.2f} dB, Dice {float(rows[-1]['watch_dice']):.3f}"
+    assert f"{tmp_path / 'run' / 'model.pt'}: spider, 6 steps on 5 cases, {last}" in capsys.readouterr().out
     assert [row["step"] for row in rows] == ["2", "4", "6"]
     assert [bool(row["watch_psnr_db"]) for row in rows] == [False, True, True]
     assert all(0 < float(row["loss_dice"]) < 1 for row in rows)
@@ -117,6 +122,7 @@ def test_training_leaves_the_callers_random_numbers_alone(shards, tmp_path):
         (4, {"patience": 5, "watch_steps": 1, "ema": 0.5, "learning_rate": 0.2}),
         (5, {"freeze": ["encoder"]}),
         (3, {"norm": "batch"}),
+        (3, {"norm": "batch", "ema": 0.5, "learning_rate": 0.05}),
     ],
 )
 def test_a_stopped_training_ends_as_if_it_had_not_been_stopped(shards, tmp_path, monkeypatch, step, changes, capsys):
@@ -187,8 +193,6 @@ def test_a_finished_training_is_not_repeated_but_another_is(shards, tmp_path, ca
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(shards, tmp_path, monkeypatch):
-    from xr2ct.models.spider import Spider
-
     loss, calls = Spider.loss, []
 
     def loss_until_nan(self, examples, random):
@@ -221,7 +225,9 @@ def test_a_run_without_watched_cases_has_no_scores(shards, tmp_path):
         ({"simulator": "paralel"}, r"simulator 'paralel'.*cone, parallel.*Did you mean 'parallel'\?"),
         ({"window": (1500.0, -1000.0)}, r"window is 1500 to -1000 HU; expected the low end first"),
         ({"device": "cuda"}, r"device 'cuda'.*no CUDA device.*--device cpu"),
+        ({"window": (-1000.0, float("inf"))}, r"window is -1000 to inf HU; expected the low end first"),
         ({"seed": -1}, r"seed is -1; expected 0 or more"),
+        ({"seed": 2**63}, r"seed is 9223372036854775808; expected 0 or more, below 2\^63"),
         ({"threads": 0}, r"threads is 0; expected 1 or more\. Leave --threads out"),
         ({"limit": -1}, r"limit is -1; expected 1 to 5, the cases there are, or 0"),
         ({"limit": 6}, r"limit is 6; expected 1 to 5"),
@@ -247,10 +253,20 @@ def test_shards_that_do_not_fit_together_are_named(shards, tmp_path):
         run(shards, tmp_path / "run", watch=[other])
 
 
+def test_a_shard_given_twice_is_refused_also_by_another_path(shards, tmp_path):
+    (tmp_path / "link.h5").symlink_to(shards["train"])
+    (tmp_path / "copy.h5").write_bytes(shards["train"].read_bytes())
+    for again in (shards["train"], tmp_path / "link.h5", tmp_path / "copy.h5"):
+        words = rf"{again.name}: case 'train0' occurs in \S+{shards['train'].name} already; .* Give every shard once"
+        with pytest.raises(UserError, match=words):
+            run(shards, tmp_path / "run", shards=[shards["train"], again])
+    assert not (tmp_path / "run").exists()
+
+
 def test_auto_takes_the_cpu_where_there_is_no_gpu_and_says_so(shards, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     run(shards, tmp_path / "run", "mean", {}, device="auto", threads=1)
-    assert capsys.readouterr().out == "No CUDA device: computing on the CPU with 1 threads.\n"
+    assert capsys.readouterr().out.splitlines()[0] == "No CUDA device: computing on the CPU with 1 threads."
 
 
 def test_every_option_of_the_command_reaches_the_training(monkeypatch):
@@ -339,6 +355,20 @@ def test_the_average_of_the_parameters_is_what_is_saved(shards, tmp_path, monkey
     assert not torch.equal(saved, noted[-1])
 
 
+def test_the_statistics_of_batch_normalisation_are_averaged_like_the_parameters():
+    """Decays 1 / 10 and 2 / 11 of the first two steps; what counts batches is not averaged."""
+    norm = nn.BatchNorm1d(1)
+    average = Average(norm, 0.5)
+    for step, mean in enumerate((10.0, 21.0)):
+        norm.running_mean.fill_(mean)
+        norm.num_batches_tracked += 1
+        average.update(norm, step)
+    with shown(norm, average):
+        assert norm.running_mean.item() == pytest.approx(2 / 11 * 9 + 9 / 11 * 21)
+        assert norm.num_batches_tracked == 2 and not norm.training
+    assert norm.running_mean == 21 and norm.running_var == 1 and norm.training
+
+
 def test_patience_ends_the_training_with_its_best_state(shards, tmp_path, monkeypatch, capsys):
     scores = iter([10.0, 12.0, 12.0, 11.0, 13.0])
     states = []
@@ -360,6 +390,32 @@ def test_patience_ends_the_training_with_its_best_state(shards, tmp_path, monkey
     saved = load_checkpoint(tmp_path / "run" / "model.pt")["state"]
     assert all(torch.equal(value, states[1][name]) for name, value in saved.items())
     assert not all(torch.equal(value, states[3][name]) for name, value in saved.items())
+
+
+def test_the_best_state_is_judged_and_kept_with_the_averaged_parameters(shards, tmp_path, monkeypatch):
+    """Best after step 2 of 4; its average by hand: decays 1 / 10 and 2 / 11 after the steps 0 and 1."""
+    name, scores, noted, judged = "unet.down.0.0.weight", iter([10.0, 12.0, 11.0, 11.5]), [], []
+    step_down, predict = xr2ct.descent.step_down, Spider.predict
+
+    def note(state, *rest):
+        noted.append(state.model.state_dict()[name].clone())
+        step_down(state, *rest)
+
+    def judge(self, *rest):
+        judged.append(self.state_dict()[name].clone())
+        return predict(self, *rest)
+
+    monkeypatch.setattr(xr2ct.descent, "step_down", note)
+    monkeypatch.setattr(Spider, "predict", judge)
+    monkeypatch.setattr(xr2ct.descent, "watch_scores", lambda *_: {"watch_psnr_db": next(scores)})
+    changes = {"patience": 2, "watch_steps": 1, "ema": 0.9, "learning_rate": 0.05}
+    run(shards, tmp_path / "run", settings=TINY | changes)
+    assert len(noted) == 4
+    first = 1 / 10 * noted[0] + 9 / 10 * noted[1]
+    expected = 2 / 11 * first + 9 / 11 * noted[2]
+    torch.testing.assert_close(judged[1], expected, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(judged[1], noted[2])
+    assert torch.equal(load_checkpoint(tmp_path / "run" / "model.pt")["state"][name], judged[1])
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Two image files in, a CT out: the same as from a shard, whatever the files, and a warning where they are wrong."""
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from torch import nn
 
 from tests.phantoms import AFFINE
 from tests.xr2ct.cohort import TINY, WINDOW, write_cohort
@@ -15,9 +17,13 @@ from xr2ct.__main__ import main
 from xr2ct.cases import Cases
 from xr2ct.checkpoint import load_checkpoint, save_checkpoint
 from xr2ct.errors import UserError
+from xr2ct.image_files import Picture
+from xr2ct.models.model import Prediction
+from xr2ct.plausibility import Input, attempt
 from xr2ct.shards import open_shards
 from xr2ct.train import build_trained, train
-from xr2ct.two_images import beside, reconstruct_images
+from xr2ct.two_images import beside, reconstruct_images, turned
+from xr2ct.views import trained_geometry
 
 CONE = {"beam": "cone", "views": ["PA", "LAT"], "sdd_mm": 900, "sod_mm": 700, "pixel_mm": 4, "detector_px": [26, 30]}
 NAMES = ("PA", "LAT")
@@ -158,6 +164,15 @@ def test_a_dicom_that_says_how_it_lies_is_turned_to_the_geometry(runs_to, flip, 
     assert np.abs(voxels(found) - expected).max() <= 5
 
 
+@pytest.mark.parametrize(("runs_to", "flip"), [("LI", ()), ("RI", (1,)), ("LS", (0,)), ("RS", (0, 1))])
+def test_columns_are_turned_from_left_to_right_and_rows_upside_down(runs_to, flip, world):
+    content = load_checkpoint(world[0] / "nearest" / "model.pt")
+    placed = trained_geometry(content, build_trained(content)[1], "model.pt")
+    right = world[1].xray.image[0].astype(float)
+    found, _ = turned(Picture(np.flip(right, flip), "DICOM", runs_to=tuple(runs_to)), placed, 0)
+    assert np.array_equal(found.values, right)
+
+
 @pytest.mark.parametrize(
     ("tags", "said"),
     [
@@ -262,6 +277,34 @@ def test_a_common_mistake_is_named(spoil, geometry, said, world, tmp_path, capsy
     run(world, tmp_path, images, geometry=write_yaml(tmp_path, CONE | geometry))
     warned = capsys.readouterr().err
     assert f"WARNING: the images fit better with {said}: mean relative RMS" in warned
+
+
+class Knowing(nn.Module):
+    """A model that answers with the CT it was given."""
+
+    def __init__(self, ct_hu):
+        super().__init__()
+        self.ct_hu = ct_hu
+
+    def prepare(self, cases): ...
+
+    def predict(self, xray, affine):
+        return Prediction(self.ct_hu, None)
+
+
+@pytest.mark.parametrize(("water", "rms"), [(None, 0.0), (0.0206, 0.5)])
+def test_the_scale_of_xrays_is_judged_only_where_water_is_known(water, rms, world):
+    """Line integrals half as large as they should be: right up to a factor, wrong by half of their RMS about 0."""
+    example = world[1]
+    content = load_checkpoint(world[0] / "nearest" / "model.pt")
+    trained = trained_geometry(content, build_trained(content)[1], "model.pt")
+    attrs = {key: value for key, value in trained.attrs.items() if key != "mu_water_per_mm"}
+    placed = replace(trained, attrs=attrs | ({"mu_water_per_mm": water} if water else {}))
+    inputs = [Input(image.astype(float) / 2, None) for image in example.xray.image]
+    _, fits = attempt(Knowing(example.case.ct_hu), inputs, placed, trained)
+    for fit, image in zip(fits, example.xray.image, strict=True):
+        expected = rms * 2 * np.sqrt((image.astype(float) ** 2).mean()) / image.std()
+        assert fit.relative_rms == pytest.approx(expected, abs=0.03)
 
 
 def test_images_that_the_model_cannot_explain_are_told(world, tmp_path, capsys):

@@ -198,3 +198,9 @@ def test_a_display_image_gets_mean_and_sd_of_the_training_where_it_is_seen():
     found = match_training(RAMP / 7.0 - 3, seen, 2.5, 1.5)
     assert (found[seen].mean(), found[seen].std()) == (pytest.approx(2.5), pytest.approx(1.5))
     assert not found[~seen].any() and np.corrcoef(found[seen], RAMP[seen])[0, 1] == pytest.approx(1)
+
+
+def test_a_display_image_that_is_constant_where_it_is_seen_is_refused():
+    image = np.where(COLUMNS == 0, 9.0, 4.0)
+    with pytest.raises(UserError, match="constant where the volume appears"):
+        match_training(image, COLUMNS > 0, 2.5, 1.5)

@@ -13,7 +13,15 @@ from xr2ct.cases import Cases, Task, open_task
 from xr2ct.errors import UserError
 from xr2ct.geometry_file import crossing, read_geometry, shown_at
 from xr2ct.image_fit import fit_image
-from xr2ct.views import Geometry, describe_geometry, named_projection, pixel_at, rays_of, trained_geometry
+from xr2ct.views import (
+    Geometry,
+    describe_geometry,
+    named_projection,
+    pixel_at,
+    rays_of,
+    resized,
+    trained_geometry,
+)
 
 SHAPE = (20, 24, 28)
 ISO = np.array([10.0, -20.0, 300.0])
@@ -103,6 +111,13 @@ def test_a_file_of_names_and_one_of_matrices_say_the_same(tmp_path):
         assert (two @ [*iso, 1])[2] > 0
 
 
+def test_matrices_of_a_parallel_beam_are_scaled_to_w_1(tmp_path):
+    """A matrix is known up to a factor; what is projected through it later takes w = 1 for granted."""
+    expected = [posed("parallel", name, iso=ISO).projection() for name in ("PA", "LAT")]
+    given = {name: (-3 * matrix).tolist() for name, matrix in zip(("PA", "LAT"), expected, strict=True)}
+    np.testing.assert_allclose(read(tmp_path, {"projection": given}).projection, expected, atol=1e-9)
+
+
 def test_angles_and_distances_of_one_view_overrule_the_common_ones(tmp_path):
     view = {"name": "LAT", "alpha_deg": 85, "sdd_mm": 1800, "sod_mm": 1500}
     found = read(tmp_path, CONE | {"views": ["PA", view]})
@@ -123,7 +138,7 @@ def test_the_grid_goes_where_the_file_says(tmp_path):
     moved = read(tmp_path, CONE | {"grid": {"centre_mm": [10, 20, -30]}})
     np.testing.assert_allclose(centre_mm(SHAPE, moved.affine), [10, 20, -30])
     np.testing.assert_allclose(moved.affine[:3, :3], 3 * np.eye(3))
-    affine = [[0, -2, 0, 25], [3, 0, 0, -35], [0, 0, -4, 40], [0, 0, 0, 1]]
+    affine = [[0, 3.02, 0, -35], [3, 0, 0, -35], [0, 0, -2.98, 40], [0, 0, 0, 1]]  # turned, its voxels nearly the same
     assert np.array_equal(read(tmp_path, CONE | {"grid": {"affine": affine}}).affine, affine)
 
 
@@ -215,6 +230,24 @@ def test_what_lies_beyond_the_image_is_empty_and_known():
     assert np.array_equal(fitted.image, fitted.seen.astype(float))
 
 
+def test_pixels_reach_half_a_pixel_beyond_their_centres():
+    """Four times fewer pixels that show the whole trained detector: none of it is unseen."""
+    trained = trained_at(size=(24, 32))
+    few = resized(trained.projection[0], (24, 32), (6, 8))
+    centre = {"trained_projection": trained.projection[0], "trained_centre_mm": np.zeros(3), "size": (24, 32)}
+    fitted = fit_image(np.ones((6, 8)), few, np.zeros(3), **centre)
+    assert fitted.seen.all() and fitted.zoom == pytest.approx((0.25, 0.25))
+
+
+def test_pixels_that_differ_in_one_direction_only_are_resampled():
+    trained = trained_at()
+    wide = resized(trained.projection[0], (26, 30), (26, 60))
+    centre = {"trained_projection": trained.projection[0], "trained_centre_mm": np.zeros(3), "size": (26, 30)}
+    fitted = fit_image(np.ones((26, 60)), wide, np.zeros(3), **centre)
+    assert fitted.zoom == pytest.approx((2.0, 1.0)) and fitted.seen.all()
+    np.testing.assert_allclose(fitted.projection, trained.projection[0], atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -227,10 +260,25 @@ def test_what_lies_beyond_the_image_is_empty_and_known():
         (CONE | {"sod_mm": 1200}, "sod_mm 1200, sdd_mm 1000; expected 0 < sod_mm < sdd_mm"),
         (CONE | {"pixel_mm": 0}, "pixel_mm is 0; expected a positive number"),
         (CONE | {"pixel_mm": float("nan")}, "pixel_mm is nan; expected a positive number"),
+        (CONE | {"sdd_mm": 10**400}, "sdd_mm is 1000000.*; expected a finite number"),
+        (CONE | {"grid": {"centre_mm": [0, 0, 10**400]}}, "grid centre_mm is .*expected 3 finite numbers"),
+        ("sdd_mm: 2026-13-45", r"is not YAML \(ValueError\)"),
         (CONE | {"detector_px": [30]}, r"detector_px is \[30\]; expected two whole numbers"),
         (CONE | {"detector_px": [40, 30]}, "30 x 40 pixels .*expected the proportions of the 40 x 30 of detector_px"),
         (CONE | {"grid": {"center": [0, 0, 0]}}, "key 'center' is not known"),
         (CONE | {"grid": {"centre_mm": [0, 0]}}, "grid centre_mm is .*expected 3 finite numbers"),
+        (
+            CONE | {"grid": {"affine": [[0, -2, 0, 25], [3, 0, 0, -35], [0, 0, 4, -40], [0, 0, 0, 1]]}},
+            r"grid affine: voxels of 3 x 2 x 4 mm; expected 3 x 3 x 3 mm, which the model was trained with",
+        ),
+        (
+            CONE | {"grid": {"affine": [[3, 0, 0, -40], [0, 3.04, 0, -35], [0, 0, 3, -30], [0, 0, 0, 1]]}},
+            r"grid affine: voxels of 3 x 3.04 x 3 mm",
+        ),
+        (
+            CONE | {"grid": {"affine": [[-3, 0, 0, 40], [0, 3, 0, -35], [0, 0, 3, -30], [0, 0, 0, 1]]}},
+            r"grid affine: the grid is mirrored; expected the handedness the model was trained with",
+        ),
         (CONE | {"grid": {"centre_mm": [0, 900, 0]}}, "appears at columns|tube stands inside"),
         (CONE | {"offset_mm": [500, 0]}, "view PA: the volume appears at columns"),
         (CONE | {"sod_mm": 20}, "view PA: the tube stands inside the reconstructed volume"),

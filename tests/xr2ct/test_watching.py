@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import ClassVar
 
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import xr2ct.descent
 from tests.xr2ct.cohort import TINY, WINDOW, write_cohort
 from xr2ct import tensorboard
-from xr2ct.cases import Cases
+from xr2ct.cases import Cases, open_task
 from xr2ct.errors import UserError
 from xr2ct.models.model import Prediction
 from xr2ct.shards import open_shards
 from xr2ct.train import train
+from xr2ct.training_log import TrainingLog, watch_scores
 from xr2ct.watch_pictures import LONGEST_PX, MARGIN_PX, watch_picture
 
 
@@ -65,6 +68,52 @@ def test_the_ball_on_the_patients_left_is_on_the_right_of_the_axial_slice(exampl
     colour = np.asarray(picture)[:, :, 2].astype(int) - np.asarray(picture)[:, :, 0]
     columns = np.flatnonzero((colour[len(colour) // 2 :, MARGIN_PX : MARGIN_PX + LONGEST_PX] > 20).any(axis=0))
     assert world_x < -3 and columns.mean() > LONGEST_PX / 2 + 10
+
+
+def scores_of(example, predicted, known, task, **changes):
+    case = replace(example.case, **changes)
+    return watch_scores([Prediction(case.ct_hu, predicted)], [replace(example, case=case)], task, known)
+
+
+def test_dice_counts_structures_that_the_case_shows_and_is_annotated_for_and_the_model_knows(shards, example):
+    """Ball predicted as it is, rod not at all, plate not at all."""
+    task, _ = open_task([shards["watch"]], "parallel", WINDOW)
+    label = np.where(example.case.label == 1, np.uint8(1), np.uint8(0))
+    every, status = task.structures, np.array([3, 3, 0, 1], np.uint8)
+    assert scores_of(example, label, every, task)["watch_dice"] == pytest.approx(1 / 3)
+    assert scores_of(example, label, ["background", "ball", "rod"], task)["watch_dice"] == pytest.approx(1 / 2)
+    assert scores_of(example, label, ["background", "ball"], task)["watch_dice"] == 1
+    without_plate = np.where(example.case.label == 3, np.uint8(0), example.case.label)
+    assert scores_of(example, label, every, task, label_status=status, label=without_plate)["watch_dice"] == 1
+    for nothing in (scores_of(example, label, ["background"], task), scores_of(example, None, every, task)):
+        assert set(nothing) == {"watch_psnr_db"}
+
+
+def test_voxels_that_nobody_may_judge_do_not_lower_the_dice(shards, example):
+    task, _ = open_task([shards["watch"]], "parallel", WINDOW)
+    label = example.case.label.copy()
+    label[:, :, :8][label[:, :, :8] == 1] = 255
+    assert (label == 1).any()
+    assert scores_of(example, example.case.label, task.structures, task, label=label)["watch_dice"] == 1
+
+
+def test_a_subset_of_structures_is_watched_alone(shards, tmp_path):
+    """The network is not punished for structures that it was not to learn."""
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xr2ct.descent, "watch_scores", lambda *given: seen.append(given[3]) or watch_scores(*given))
+        run(shards, tmp_path / "run", settings=TINY | {"structures": ["rod"]})
+    assert seen == [["background", "rod"]] * 2
+
+
+def test_the_summary_of_a_log_is_its_last_scores_and_a_better_one():
+    log = TrainingLog()
+    assert log.summary() == ""
+    log.close_row(step=4, seconds=1.0, watch_psnr_db=12.25)
+    assert log.summary() == "watched PSNR 12.25 dB"
+    log.close_row(step=6, seconds=2.0, watch_psnr_db=11.0, watch_dice=0.5)
+    log.close_row(step=8, seconds=3.0)
+    assert log.summary() == "watched PSNR 11.00 dB, Dice 0.500 (best 12.25 dB at step 4)"
 
 
 def test_pictures_are_written_at_every_watch(shards, tmp_path):

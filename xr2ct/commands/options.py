@@ -13,6 +13,20 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
         return super()._get_help_string(action) if action.default not in (None, [], DEFAULT_WINDOW_HU) else action.help
 
 
+class ShowVersion(argparse.Action):
+    """Print the version of the installed package; looked up only then, for that takes as long as starting."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            found = version("xr2ct")
+        except PackageNotFoundError:
+            found = "unknown"
+        print(f"xr2ct {found}")
+        parser.exit()
+
+
 def add_command(commands: argparse._SubParsersAction, name: str, about: str, epilog: str) -> argparse.ArgumentParser:
     return commands.add_parser(name, help=about, description=about, epilog=epilog, formatter_class=Help)
 

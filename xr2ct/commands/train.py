@@ -30,8 +30,9 @@ settings given beside it win over all: {recipes}
              adamw, adam or sgd (momentum 0.9);
              learning_rate 5e-3, table_rate 1 (of the hash table, as a multiple); schedule cosine, halving (halve_epochs
              100) or exponential (down to final_rate 0.001 of the first); weight_decay 0; clip 0 (largest gradient norm,
-             0 = none); ema 0 (decay of the averaged weights that are watched and saved); freeze none of encoder, decoder,
-             position (a list); patience 0 (watch rounds without a better PSNR that end the training at its best state)
+             0 = none); ema 0 (decay of the averaged weights and batch statistics that are watched and saved); freeze none of
+             encoder, decoder, position (a list); patience 0 (watch rounds without a better PSNR that end the training at its
+             best state)
   network    widths [16, 32, 64, 128, 256] of the UNet, convolutions 2 per block, norm group or batch, head 0 (channels of
              a last 1x1 convolution, 0 = none); decoder shared, two_branch or two_stage, hidden 64, layers 3, repeat_input;
              structures all (or a list; ["none"] = intensity only); precision float32 or bfloat16

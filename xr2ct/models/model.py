@@ -58,6 +58,11 @@ class Factory(Protocol):
     def __call__(self, task: Task, settings: Any) -> Model: ...
 
 
+def known_structures(model: Model, task: Task) -> Sequence[str]:
+    """The structures that the model can predict: all of the task, unless it says otherwise."""
+    return getattr(model, "known_structures", task.structures)
+
+
 def to_hu(ct_hu: Float[ndarray, "z y x"]) -> Int16[ndarray, "z y x"]:
     """Round to the HU range that a shard stores."""
     return np.clip(np.rint(ct_hu), -1024, 3071).astype(np.int16)
