@@ -8,6 +8,6 @@ RESULT_VERSION = {
     "label": 2,
     "cohort": 1,
     "derive": 1,
-    "project": 2,
+    "project": 3,
     "shard": 1,
 }

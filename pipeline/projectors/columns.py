@@ -108,7 +108,7 @@ def reorder(volume: Num[ndarray, "z y x"], length: int) -> Num[ndarray, "x y {le
 
 
 def paths_of(seen: GridView, axis: int) -> ndarray:
-    """Per detector column the numbers of its path, named as in kernels/columns.c."""
+    """Per detector column the numbers of its path, named as in kernels/columns.h."""
     a, b = (other for other in range(3) if other != axis)
     columns = seen.view.shape[1]
     pixel = seen.origin + np.arange(columns)[:, None] * seen.step_u

@@ -300,6 +300,61 @@ def test_kernels_and_numpy_give_the_same_numbers(beam, backend, order, monkeypat
         assert np.abs(fast - plain).max() < 2e-6 * plain.max()
 
 
+def between_nans(volume):
+    """The volume with z fastest, its columns apart from each other: who reads over an end of one reads NaN."""
+    nz, ny, nx = volume.shape
+    room = np.full((nz + 6, ny + 2, nx + 2), np.nan, volume.dtype, order="F")
+    inner = room[3 : 3 + nz, 1 : 1 + ny, 1 : 1 + nx]
+    inner[:] = volume
+    return inner
+
+
+UPRIGHT = [
+    # slabs, tiles and sixteens of pixels: one, a whole number of them, one more, one less; steps of each kind along v
+    pytest.param((33, 27, 31), (16, 16), 1.0, {}, id="whole tile"),
+    pytest.param((48, 20, 17), (49, 33), 1.0, {}, id="one more than whole tiles"),
+    pytest.param((31, 18, 21), (15, 31), 1.19, {}, id="one less, almost a voxel per pixel"),
+    pytest.param((16, 1, 23), (37, 19), 0.6, {}, id="one slab"),
+    pytest.param((1, 15, 14), (40, 5), 0.5, {}, id="one voxel per column"),
+    pytest.param((64, 40, 37), (21, 50), 2.2, {}, id="almost two voxels per pixel"),
+    pytest.param((90, 61, 70), (17, 20), 3.7, {}, id="three voxels per pixel"),
+    pytest.param((33, 27, 31), (100, 90), 1.0, {}, id="detector larger than the shadow"),
+    pytest.param((33, 27, 31), (40, 40), 1.0, {"offset_mm": (21.0, -17.0)}, id="half off the volume"),
+]
+
+
+@pytest.mark.skipif(not has_kernels(), reason="no C kernels were built")
+@pytest.mark.parametrize("number", [np.float32, np.float16])
+@pytest.mark.parametrize("beam", ["parallel", "cone"])
+@pytest.mark.parametrize(("shape", "pixels", "pixel_mm", "more"), UPRIGHT)
+def test_upright_detectors_of_every_size_see_what_numpy_sees(beam, number, shape, pixels, pixel_mm, more, monkeypatch):
+    volume = between_nans((np.random.default_rng(7).random(shape) + 0.5).astype(number))
+    affine, centre = grid(shape, (1.0, 1.0, 1.0), (3.0, -8.0, 60.0))
+    angles = [0.0, 90.0, 180.0, 37.0, -80.0]
+    views = [
+        view_of({"name": f"{angle:g}", "alpha_deg": angle}, centre, beam, shape=pixels, pixel_mm=pixel_mm, **more)
+        for angle in angles
+    ]
+    monkeypatch.setenv("XR2CT_NATIVE", "0")
+    plain = get_projector(beam, "joseph")(volume, affine, views)
+    flags = cpu_flags()
+    for name in ["plain", *(name for name, flag in (("avx2", "avx2"), ("avx512", "avx512bw")) if flag in flags)]:
+        monkeypatch.setenv("XR2CT_NATIVE", name)
+        fast = get_projector(beam, "joseph")(volume, affine, views)
+        assert np.abs(fast - plain).max() < 3e-6 * plain.max(), name
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("backend", ["joseph", "siddon"])
+@pytest.mark.parametrize("offset_mm", [(300.0, 0.0), (0.0, 300.0), (-300.0, -300.0)])
+def test_a_detector_beside_the_shadow_sees_nothing(kernels, backend, offset_mm):
+    volume = between_nans(lumpy())
+    affine, centre = grid(volume.shape, (1.0, 1.2, 0.9), (3.0, -8.0, 60.0))
+    for name in ("PA", "LAT", {"name": "a", "alpha_deg": 41.0}):
+        view = view_of(name, centre, "cone", shape=(33, 35), pixel_mm=1.0, offset_mm=offset_mm)
+        assert not run("cone", backend, volume, affine, view).any()
+
+
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_samples_on_the_border_of_the_grid_are_neither_lost_nor_made_up(kernels):
     """Slopes and steps that rounding can put on either side of the last voxel: 60 drawn beams in the plane."""
