@@ -62,6 +62,21 @@ def read_members(archive: Path, names: Iterable[str]) -> Iterator[tuple[str, byt
                 raise CaseError("E_ARCHIVE", "a file of this case is damaged inside the archive") from None
 
 
+def damaged_member(archive: Path) -> str:
+    """The first member of a zip whose content does not match its checksum, "" where all do or it is no zip."""
+    if archive.name.endswith(_TAR_SUFFIXES) or not zipfile.is_zipfile(archive):
+        return ""
+    with _open_zip(archive) as bundle:
+        for info in bundle.infolist():
+            try:
+                with bundle.open(info) as stream:
+                    while stream.read(1 << 20):
+                        pass
+            except _DAMAGED:
+                return info.filename
+    return ""
+
+
 def unpack(archive: Path, pattern: str, folder: Path) -> list[Path]:
     """Write the matching members of a zip or tar to `folder` as 0001, 0002, ... with their suffixes."""
     shutil.rmtree(folder, ignore_errors=True)

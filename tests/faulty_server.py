@@ -30,6 +30,7 @@ class Faults:
     page: bool = False
     lengthless: bool = False
     spoil: int = 0
+    spoil_at: float = 1.0
     etag: str = '"v1"'
     location: str = ""
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -92,7 +93,7 @@ class FaultyServer:
         body = bytearray(whole[start:])
         if faults.spoil:
             faults.spoil -= 1
-            body[-1] ^= 0xFF
+            body[min(int(len(body) * faults.spoil_at), len(body) - 1)] ^= 0xFF
         headers = {"Content-Length": str(len(body)), "ETag": faults.etag}
         if faults.lengthless:
             del headers["Content-Length"]

