@@ -38,6 +38,12 @@ except UserError as error:
 
 if workflow.is_main_process and not workflow.dryrun:
     RUN = hold_run(Path.cwd())
+    if "XR2CT_SUBJECT_SECRET" not in os.environ and any(entry["source"] == "folder" for entry in EXPERIMENT["cohort"]):
+        print(
+            "note: XR2CT_SUBJECT_SECRET is not set, so anybody who guesses the id of one of your patients can tell from a "
+            "shard whether it is in there. Set it to words of your own where the ids are private, and keep them.",
+            file=sys.stderr,
+        )
 
 methods = workflow.deployment_settings.deployment_method
 if DeploymentMethod.CONDA in methods and not shutil.which("conda"):
@@ -67,6 +73,15 @@ DATA_KEYS = ("name", "seed", "grid", "structures", "derive", "deformation", "sim
 if EXPERIMENT["region"]["kind"] != "cube":
     DATA_KEYS += ("region",)
 DATA_CONFIG = json.dumps({key: EXPERIMENT[key] for key in DATA_KEYS}, sort_keys=True)
+
+
+RETRIES = 2
+"""Of the stages that set a bad case aside: what still ends such a job is a full disk or memory, which may pass."""
+
+
+def more_each_time(mem_mb):
+    """Memory to ask for, more at every attempt."""
+    return lambda wildcards, attempt: mem_mb * attempt
 
 
 def list_times():
@@ -161,7 +176,8 @@ def finish():
     if summary.exists() and summary.stat().st_mtime > STARTED:
         print(summary.read_text(encoding="utf-8"))
     if quarantine.exists() and (bad := read_table(quarantine)):
-        print(f"{len(bad)} of {len(plan().cases)} cases were set aside: see {quarantine}", file=sys.stderr)
+        page = quarantine.with_name("index.html")
+        print(f"{len(bad)} of {len(plan().cases)} cases were set aside: see {page}", file=sys.stderr)
     if Path("results/cohort/cases.tsv").exists():
         planned = set(shards_of(*SPLITS))
         for path in sorted(Path("results/shards").glob("*/*.h5")):

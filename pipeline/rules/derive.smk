@@ -25,8 +25,9 @@ rule derive:
     benchmark:
         "results/benchmarks/derive/{case}.tsv"
     threads: 1
+    retries: RETRIES
     resources:
-        mem_mb=2000,
+        mem_mb=more_each_time(2000),
     conda:
         "../envs/pipeline.yaml"
     params:

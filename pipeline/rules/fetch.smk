@@ -44,7 +44,7 @@ checkpoint index:
     benchmark:
         "results/benchmarks/index/{edition}.tsv"
     threads: 1
-    retries: 2
+    retries: RETRIES
     resources:
         mem_mb=2000,
     conda:
@@ -66,7 +66,7 @@ rule fetch_case:
     benchmark:
         "results/benchmarks/fetch/{case}.tsv"
     threads: 1
-    retries: 2
+    retries: RETRIES
     resources:
         mem_mb=2000,
     conda:

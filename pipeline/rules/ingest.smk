@@ -19,8 +19,9 @@ rule ingest:
     benchmark:
         "results/benchmarks/ingest/{case}.tsv"
     threads: 1
+    retries: RETRIES
     resources:
-        mem_mb=3000,
+        mem_mb=more_each_time(3000),
     conda:
         "../envs/pipeline.yaml"
     params:

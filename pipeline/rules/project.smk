@@ -31,8 +31,9 @@ rule project:
     benchmark:
         "results/benchmarks/project/{simulator}/{case}.tsv"
     threads: 1
+    retries: RETRIES
     resources:
-        mem_mb=2000,
+        mem_mb=more_each_time(2000),
     conda:
         project_environment
     params:

@@ -40,9 +40,9 @@ rule segment_ahead:
     benchmark:
         "results/benchmarks/segment_ahead/{number}.tsv"
     threads: 8
-    retries: 2
+    retries: RETRIES
     resources:
-        mem_mb=12000,
+        mem_mb=more_each_time(12000),
     conda:
         "../envs/totalsegmentator.yaml"
     params:
@@ -63,8 +63,9 @@ rule segment:
     benchmark:
         "results/benchmarks/segment/{case}.tsv"
     threads: 1
+    retries: RETRIES
     resources:
-        mem_mb=3000,
+        mem_mb=more_each_time(3000),
     conda:
         "../envs/totalsegmentator.yaml"
     params:

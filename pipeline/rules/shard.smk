@@ -26,8 +26,9 @@ rule shard:
     benchmark:
         "results/benchmarks/shard/{dataset}/{split}-{number}-of-{total}.tsv"
     threads: 1
+    retries: RETRIES
     resources:
-        mem_mb=2000,
+        mem_mb=more_each_time(2000),
     conda:
         "../envs/pipeline.yaml"
     params:
