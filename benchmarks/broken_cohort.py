@@ -107,7 +107,7 @@ BROKEN_SERIES: dict[str, tuple[str, Callable[[list], list]]] = {
     "slice-cut": ("E_DICOM_CODEC", lambda slices: [*slices[:5], slices[5][:-300], *slices[6:]]),
 }
 HOSTILE = ("../x", "a;touch P", "$(touch Q)", "a b", "</script><img onerror=alert(1)>", "CON")
-KINDS = (*BROKEN_CT, *BROKEN_LABEL, *BROKEN_SERIES, "nrrd-truncated", "gone", "hostile")
+KINDS = (*BROKEN_CT, *BROKEN_LABEL, *BROKEN_SERIES, "nrrd-truncated", "gone")
 
 
 def series(ct: ndarray, name: str) -> list[bytes]:
@@ -166,8 +166,9 @@ def _write_case(folder: Path, name: str, seed: int, kind: str, style: str) -> di
 def make_cohort(folder: Path, cases: int, *, broken: float = 0.05, seed: int = 1) -> dict[str, str]:
     """Write data/, cohort.csv and config.yaml; returns the code that each broken case must get, by its id in the CSV.
 
-    Of `cases`, the fraction `broken` is broken, one kind after the other; of the others every twentieth is DICOM and every
-    twentieth NRRD. Three cases in a row are one patient's and share a split.
+    Of `cases`, the fraction `broken` is broken, one kind after the other; of the others every twentieth is DICOM, every
+    twentieth NRRD, and every twentieth has an id that cannot be a file name. Three cases in a row are one patient's and
+    share a split.
     """
     data = folder / "data"
     data.mkdir(parents=True)
@@ -180,12 +181,12 @@ def make_cohort(folder: Path, cases: int, *, broken: float = 0.05, seed: int = 1
         style = {7: "nrrd", 13: "dicom"}.get(number % 20, "nifti") if not kind else "nifti"
         style = "dicom" if kind in BROKEN_SERIES else "nrrd" if kind == "nrrd-truncated" else style
         row = _write_case(data, f"s{number:06d}", seed * 1_000_003 + number, kind, style)
-        if kind == "hostile":
-            again, which = divmod(list(codes.values()).count("E_ID"), len(HOSTILE))
+        if number % 20 == 3 and not kind:
+            again, which = divmod(number // 20, len(HOSTILE))
             row["case"] = HOSTILE[which] + "!" * again
         if kind:
             known = {**BROKEN_CT, **BROKEN_LABEL, **BROKEN_SERIES}
-            special = {"nrrd-truncated": "E_TRUNCATED", "gone": "E_MISSING", "hostile": "E_ID"}
+            special = {"nrrd-truncated": "E_TRUNCATED", "gone": "E_MISSING"}
             codes[row["case"]] = special.get(kind) or known[kind][0]
         patient = number // 3
         rows.append(row | {"subject": f"p{patient}", "split": SPLITS[patient % len(SPLITS)]})

@@ -6,26 +6,33 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from pipeline.cohort_page import write_page
 from pipeline.errors import TooManyQuarantined, UserError
 from pipeline.files import write_table
 from pipeline.records import read_record
 from pipeline.regions import ABSENT_CODE, CUT_CODE
 
 CASE_COLUMNS = ("case", "dataset", "subject_key", "split", "labelled", "flags")
-QUARANTINE_COLUMNS = ("case", "dataset", "stage", "code", "reason")
+QUARANTINE_COLUMNS = ("case", "dataset", "stage", "code", "reason", "sha256")
 MIN_CASES_FOR_FRACTION = 20
 NOT_CHOSEN = (ABSENT_CODE, CUT_CODE)
 
 
 def gather(record_paths: list[Path], folder: Path, *, max_quarantine_fraction: float) -> None:
-    """Publish `folder`/quarantine.tsv and cases.tsv; refuse leaking splits and too many bad cases."""
+    """Publish `folder`/quarantine.tsv and cases.tsv; refuse leaking splits and too many bad cases.
+
+    index.html tells people the same, also where this is refused: it is no output of the rule, so it stays.
+    The `sha256` of a case that is set aside is that of its CT as it was fetched, empty where there was none.
+    """
     records = sorted((read_record(path) for path in record_paths), key=lambda record: record["case"])
     early = [record["case"] for record in records if record["status"] == "ok" and record["stage"] != "label"]
     if early:
         raise UserError(f"case {early[0]} has not been through the label stage; expected records of that stage.")
     good = [record for record in records if record["status"] == "ok"]
     bad = [record for record in records if record["status"] != "ok"]
-    write_table(folder / "quarantine.tsv", QUARANTINE_COLUMNS, bad)
+    write_page(folder / "index.html", good, bad)
+    rows = [{**record, "sha256": record.get("fetched_sha256", "")} for record in bad]
+    write_table(folder / "quarantine.tsv", QUARANTINE_COLUMNS, rows)
     for record in bad:
         if record["code"] not in NOT_CHOSEN:
             print(

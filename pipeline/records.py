@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipeline.errors import CaseError, UserError
@@ -42,11 +42,14 @@ def relative(path: Path, folder: Path) -> str:
     return os.path.relpath(path, folder)
 
 
-def run_case(stage: str, known: dict, folder: Path, work: Callable[[Path], dict]) -> dict:
+def run_case(
+    stage: str, known: dict, folder: Path, work: Callable[[Path], dict], noted: Mapping[str, object] | None = None
+) -> dict:
     """Run one stage on one case and publish `folder`/case.json last.
 
     `known` is the upstream record: if it is quarantined it is handed on untouched, otherwise `work(folder)` returns what
     this stage adds. A `CaseError` sets the case aside with its code and reason; any other error stops the command.
+    `noted` is filled by `work` on its way: it is part of the record however the work ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if known.get("status", "ok") != "ok":
@@ -57,5 +60,6 @@ def run_case(stage: str, known: dict, folder: Path, work: Callable[[Path], dict]
             record |= work(folder)
         except CaseError as error:
             record |= {"status": "quarantined", "code": error.code, "reason": error.reason}
+        record |= noted or {}
     write_json(folder / RECORD, record)
     return record

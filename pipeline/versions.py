@@ -2,11 +2,11 @@
 
 RESULT_VERSION = {
     "index": 1,
-    "fetch": 1,
+    "fetch": 2,
     "segment": 1,
-    "ingest": 2,
+    "ingest": 3,
     "label": 2,
-    "cohort": 1,
+    "cohort": 2,
     "derive": 1,
     "project": 3,
     "shard": 1,

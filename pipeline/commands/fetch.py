@@ -27,7 +27,6 @@ def add(stages: argparse._SubParsersAction) -> None:
     stage.add_argument("--license", default="LicenseRef-private", help="SPDX id of its licence")
     stage.add_argument("--attribution", default="", help="whom to credit for it")
     stage.add_argument("--subject-key", default="", help="hashed patient of --ct; default: DICOM PatientID or the case")
-    stage.add_argument("--bad-id-line", type=int, default=0, help=argparse.SUPPRESS)
     stage.set_defaults(run=run)
 
 
@@ -79,7 +78,6 @@ def run(options: argparse.Namespace) -> None:
             license=options.license,
             attribution=options.attribution,
             label_scheme=options.label_scheme,
-            bad_id_line=options.bad_id_line,
         )
 
 

@@ -31,6 +31,7 @@ _COMPARABLE = 0.5
 _SPACING_TOLERANCE, _PRINTED_MM = 0.01, 0.02
 _SAME_POSITION = 0.01
 _IN_PLANE_MM = 0.1
+_COARSE_MM = 0.1
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ def quiet_pydicom():
 def find_series(folder: Path) -> tuple[list[Slice], bool]:
     """The slices of the one CT in `folder` and below, in file order; anything that is not a CT image is passed over.
 
-    True where CT images of the same series had to be left out because they do not fit the others.
+    True where CT images had to be left out: of the same series because they do not fit, or of another one.
 
     Slices belong together that share series, image type, size, pixel spacing and orientation. The largest group is
-    taken; E_DICOM_MIXED where another holds half as many or more, or where its slices name two patients.
+    taken; E_DICOM_MIXED where another holds half as many or more, or where the groups that could be a CT name two
+    patients, or some of their slices none.
     """
     groups: list[list[Slice]] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "DICOMDIR"):
@@ -80,6 +82,12 @@ def find_series(folder: Path) -> tuple[list[Slice], bool]:
             groups.append([one])
     groups.sort(key=len, reverse=True)
     found = len(groups[0]) if groups else 0
+    if not found:
+        raise CaseError(
+            "E_DICOM_FEW_SLICES",
+            f"found 0 CT slices in the folder, expected {FEWEST_SLICES} or more of one series; if its CT is a NIfTI, NRRD "
+            "or MetaImage file, give that file in the CSV or by the pattern, not its folder",
+        )
     if found < FEWEST_SLICES:
         raise CaseError(
             "E_DICOM_FEW_SLICES", f"found {found} CT slices that belong together, expected {FEWEST_SLICES} or more"
@@ -89,10 +97,9 @@ def find_series(folder: Path) -> tuple[list[Slice], bool]:
             "E_DICOM_MIXED",
             f"found two CT series, of {found} and {len(groups[1])} slices, expected one series per folder",
         )
-    if len({one.subject for one in groups[0]}) > 1:
-        raise CaseError("E_DICOM_MIXED", "the slices of the series name more than one patient, expected one")
-    uid = groups[0][0].series[0]
-    return groups[0], any(group[0].series[0] == uid for group in groups[1:])
+    if len({one.subject for group in groups if len(group) >= FEWEST_SLICES for one in group}) > 1:
+        raise CaseError("E_DICOM_MIXED", "the CT slices in the folder do not all name the same patient, expected one")
+    return groups[0], len(groups) > 1
 
 
 def _read_header(path: Path) -> Slice | None:
@@ -161,7 +168,8 @@ def series_affine(slices: list[Slice]) -> Float64[ndarray, "4 4"]:
     """Index (column, row, slice) -> RAS mm from the positions alone; a gantry tilt stays in it as shear.
 
     The distances between neighbours may differ from their mean by 1 % (0.02 mm where that is more: positions are
-    printed with two decimals), and no slice may lie off the line by more than 0.1 mm: else E_DICOM_GAP.
+    printed with two decimals), and no slice may lie off the line by more than 0.1 mm: else E_DICOM_GAP. Positions
+    printed with one decimal may be even ones that were rounded.
     """
     if len(slices) < FEWEST_SLICES:
         raise CaseError(
@@ -171,15 +179,18 @@ def series_affine(slices: list[Slice]) -> Float64[ndarray, "4 4"]:
     first, count = slices[0], len(slices)
     distances = np.diff(positions @ _normal(first.orientation))
     mean = float(distances.mean())
-    if np.abs(distances - mean).max() > max(_SPACING_TOLERANCE * mean, _PRINTED_MM):
+    step = (positions[-1] - positions[0]) / (count - 1)
+    off_line = np.linalg.norm(positions - (positions[0] + np.arange(count)[:, None] * step), axis=1).max()
+    uneven = np.abs(distances - mean).max() > max(_SPACING_TOLERANCE * mean, _PRINTED_MM)
+    beside = off_line > _IN_PLANE_MM + _SPACING_TOLERANCE * mean
+    rounded = (uneven or beside) and mean >= 2 * _COARSE_MM and _rounded_from_even(positions)
+    if uneven and not rounded:
         raise CaseError(
             "E_DICOM_GAP",
             f"the {count} slices lie {distances.min():.3f} to {distances.max():.3f} mm apart, expected equal "
             "distances: slices are missing or the spacing varies",
         )
-    step = (positions[-1] - positions[0]) / (count - 1)
-    off_line = np.linalg.norm(positions - (positions[0] + np.arange(count)[:, None] * step), axis=1).max()
-    if off_line > _IN_PLANE_MM + _SPACING_TOLERANCE * mean:
+    if beside and not rounded:
         raise CaseError(
             "E_DICOM_GAP", f"slices lie up to {off_line:.2f} mm off a straight line, expected {_IN_PLANE_MM:g} mm"
         )
@@ -189,6 +200,22 @@ def series_affine(slices: list[Slice]) -> Float64[ndarray, "4 4"]:
     lps[:3, 2] = step
     lps[:3, 3] = positions[0]
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
+
+
+def _rounded_from_even(positions: Float64[ndarray, "slice 3"]) -> bool:
+    """Whether positions in tenths of a millimetre are evenly spaced ones, each coordinate rounded by 0.05 mm at most.
+
+    Any two of n steps between them then allow n times the spacing, 0.1 mm more or less; some spacing must suit all.
+    A missing slice does not pass where slices lie 0.2 mm apart or more: it needs a shift of 0.4 of that distance.
+    """
+    if not np.allclose(positions, np.rint(positions / _COARSE_MM) * _COARSE_MM, rtol=0, atol=1e-6):
+        return False
+    first, last = np.triu_indices(len(positions), 1)
+    for coordinate in positions.T:
+        apart, steps = coordinate[last] - coordinate[first], last - first
+        if ((apart - _COARSE_MM) / steps).max() > ((apart + _COARSE_MM) / steps).min() + 1e-6:
+            return False
+    return True
 
 
 def _normal(orientation: ndarray) -> ndarray:

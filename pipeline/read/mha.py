@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from numpy import ndarray
 
 from pipeline.errors import CaseError
 from pipeline.read.stream import Stream
-from pipeline.read.values import Stored, check_dtype
+from pipeline.read.values import Stored, check_dtype, read_stored
 
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
@@ -27,9 +26,8 @@ def read_mha(path: Path) -> Stored:
     shape, dtype, affine = _shape(header), _dtype(header), _affine(header)
     source = _voxel_file(path, header)
     packing = "zlib" if _flag(header, "compresseddata") else "plain"
-    count = math.prod(shape) * dtype.itemsize
-    payload = Stream(source, offset if source == path else 0, packing=packing).take_payload(count)
-    return Stored(payload.view(dtype).reshape(shape, order="F"), 1.0, 0.0, affine)
+    stream = Stream(source, offset if source == path else 0, packing=packing)
+    return read_stored(stream, dtype, shape, affine)
 
 
 def voxel_file(path: Path) -> Path:

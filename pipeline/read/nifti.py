@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from pipeline.errors import CaseError
 from pipeline.read.stream import Stream
-from pipeline.read.values import Stored, check_dtype
+from pipeline.read.values import Stored, check_dtype, read_stored
 
 _UNITS = {1: "metres", 3: "micrometres"}
 _MM_OR_UNSAID = (0, 2)
@@ -35,10 +35,9 @@ def read_nifti(path: Path) -> Stored:
     slope, intercept, ignored = _scaling(header)
     stream.check_size(math.prod(shape) * dtype.itemsize)
     _skip_extensions(stream, header)
-    payload = stream.take_payload(math.prod(shape) * dtype.itemsize)
-    array = payload.view(dtype).reshape(shape, order="F")
     noticed = {"QS_MISMATCH": forms_differ, "SCALING_IGNORED": ignored}
-    return Stored(array, slope, intercept, affine, frozenset(name for name, seen in noticed.items() if seen))
+    flags = frozenset(name for name, seen in noticed.items() if seen)
+    return read_stored(stream, dtype, shape, affine, slope=slope, intercept=intercept, flags=flags)
 
 
 def _parse(stream: Stream) -> Nifti1Header:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from pathlib import Path
 
 import nrrd
@@ -13,7 +12,7 @@ from numpy import ndarray
 
 from pipeline.errors import CaseError
 from pipeline.read.stream import Stream
-from pipeline.read.values import Stored, check_dtype
+from pipeline.read.values import Stored, check_dtype, read_stored
 
 _TO_RAS = {
     "right-anterior-superior": (1, 1, 1),
@@ -49,11 +48,8 @@ def read_nrrd(path: Path) -> Stored:
     encoding = str(header.get("encoding", "")).lower()
     if encoding not in ("raw", "gzip", "gz"):
         raise CaseError("E_HEADER", "the NRRD encoding is not known here, expected raw or gzip")
-    payload = Stream(path, offset, packing="plain" if encoding == "raw" else "gzip").take_payload(
-        math.prod(sizes) * dtype.itemsize
-    )
-    array = payload.view(dtype).reshape([sizes[axis] for axis in spatial], order="F")
-    return Stored(array, 1.0, 0.0, affine)
+    stream = Stream(path, offset, packing="plain" if encoding == "raw" else "gzip")
+    return read_stored(stream, dtype, tuple(sizes[axis] for axis in spatial), affine)
 
 
 def _parse(path: Path) -> tuple[dict, int]:

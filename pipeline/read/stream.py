@@ -51,22 +51,40 @@ class Stream:
         return taken
 
     def take_payload(self, count: int) -> UInt8[ndarray, "byte"]:
-        """All `count` voxel bytes, then on to the end of the file, where gzip keeps its checksum."""
+        """All `count` voxel bytes at once."""
+        (payload,) = self.take_blocks(count, count)
+        return payload
+
+    def take_blocks(self, count: int, size: int) -> Iterator[UInt8[ndarray, "byte"]]:
+        """The `count` voxel bytes, `size` at a time; one block lasts until the next is asked for.
+
+        Behind the last one on to the end of the file, where gzip keeps its checksum: take them all.
+        """
         self.check_size(count)
-        payload, filled = np.empty(count, np.uint8), 0
-        while filled < count:
+        buffer = np.empty(min(size, count), np.uint8)
+        for start in range(0, count, size):
+            block = buffer[: count - start]
+            self._fill(block, start, count)
+            yield block
+        self._finish()
+
+    def _fill(self, block: UInt8[ndarray, "byte"], start: int, count: int) -> None:
+        filled = 0
+        while filled < len(block):
             chunk = self._rest or memoryview(next(self._chunks, b""))
             if not chunk:
-                raise CaseError("E_TRUNCATED", f"found {filled} bytes of voxels, expected {count} from the header")
-            size = min(len(chunk), count - filled)
-            payload[filled : filled + size] = chunk[:size]
+                found = start + filled
+                raise CaseError("E_TRUNCATED", f"found {found} bytes of voxels, expected {count} from the header")
+            size = min(len(chunk), len(block) - filled)
+            block[filled : filled + size] = chunk[:size]
             self._rest, filled = chunk[size:], filled + size
+
+    def _finish(self) -> None:
         tail = len(self._rest)
         for chunk in self._chunks:
             tail += len(chunk)
             if tail > _LARGEST_TAIL:
                 raise CaseError("E_TOO_LARGE", f"more than {_LARGEST_TAIL} bytes follow the voxels, expected none")
-        return payload
 
     def check_size(self, count: int) -> None:
         """Refuse a header that asks for more than the file can hold, or than we are ready to hold."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,18 +10,20 @@ from jaxtyping import Float32, Float64, Int16, Shaped
 from numpy import ndarray
 
 from pipeline.errors import CaseError
+from pipeline.read.stream import Stream
 
 PADDING_HU = -1024
 _NONFINITE_SHARE = 1e-3
 _INT16 = np.iinfo(np.int16)
 _SLAB = 8
+_BLOCK_BYTES = 16 << 20
 
 Hu = Int16[ndarray, "i j k"] | Float32[ndarray, "i j k"]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Voxels as a file holds them: HU or ids = array * slope + intercept; `flags` is what its header made one notice."""
+    """Voxels of a file: HU or ids = array * slope + intercept; `flags` is what its header made one notice."""
 
     array: Shaped[ndarray, "i j k"]
     slope: float
@@ -35,6 +38,46 @@ def check_dtype(dtype: np.dtype) -> None:
         raise CaseError("E_DTYPE", f"the voxels are of type {dtype.name}, expected integers or real numbers")
 
 
+def read_stored(
+    stream: Stream,
+    dtype: np.dtype,
+    shape: tuple[int, ...],
+    affine: Float64[ndarray, "4 4"],
+    *,
+    slope: float = 1.0,
+    intercept: float = 0.0,
+    flags: frozenset[str] = frozenset(),
+) -> Stored:
+    """The voxels that follow in a stream, first axis fastest.
+
+    What can only become float32 is scaled and becomes it block by block: a large CT in float64 does not fit beside its
+    float32 copy. int16 values and label ids of 64 bits pass through float32 unchanged.
+    """
+    count = math.prod(shape)
+    if _kept(dtype, slope, intercept):
+        array = stream.take_payload(count * dtype.itemsize).view(dtype)
+        return Stored(array.reshape(shape, order="F"), slope, intercept, affine, flags)
+    array, filled = np.empty(count, np.float32), 0
+    for block in stream.take_blocks(count * dtype.itemsize, _BLOCK_BYTES):
+        values = block.view(dtype)
+        array[filled : filled + len(values)] = _scaled(values, slope, intercept)
+        filled += len(values)
+    return Stored(array.reshape(shape, order="F"), 1.0, 0.0, affine, flags)
+
+
+def _kept(dtype: np.dtype, slope: float, intercept: float) -> bool:
+    """Whether voxels stay as the file has them: float32 in HU, and integers up to 32 bits under an integer scaling."""
+    if dtype.kind == "f":
+        return (dtype, slope, intercept) == (np.float32, 1, 0)
+    return dtype.itemsize <= 4 and float(slope).is_integer() and float(intercept).is_integer()
+
+
+def _scaled(values: ndarray, slope: float, intercept: float) -> ndarray:
+    """In float64; what is too large for float32 becomes infinite there."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (values.astype(np.float64) * slope + intercept).astype(np.float32)
+
+
 def to_hu(stored: Stored) -> tuple[Hu, bool]:
     """HU, int16 where every value is a whole number that fits, else float32; True if NaN or infinities were replaced.
 
@@ -46,9 +89,8 @@ def to_hu(stored: Stored) -> tuple[Hu, bool]:
     values = stored.array
     if values.dtype != np.float32 or (stored.slope, stored.intercept) != (1, 0):
         values = np.empty(stored.array.shape, np.float32, order="F")
-        with np.errstate(over="ignore", invalid="ignore"):
-            for slab in _slabs(values.shape):
-                values[slab] = stored.array[slab].astype(np.float64) * stored.slope + stored.intercept
+        for slab in _slabs(values.shape):
+            values[slab] = _scaled(stored.array[slab], stored.slope, stored.intercept)
     lost = ~np.isfinite(values)
     share = float(lost.mean())
     if share >= _NONFINITE_SHARE:

@@ -1,6 +1,7 @@
 """INPUT  results/label/{case}/case.json of every planned case
 OUTPUT results/cohort/cases.tsv         who goes on
        results/cohort/quarantine.tsv    who does not, and why
+       results/cohort/index.html        both, for people; stays where the job fails, and says why
 """
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import re
 from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.parts import parts_of
-from pipeline.patients import is_case_id, subject_key
+from pipeline.patients import case_id, subject_key
 from pipeline.sources.contract import SPLITS, PlannedCase, Source
 
 _COLUMNS = {"case", "ct", "label", "subject", "split"}
@@ -52,9 +51,10 @@ def _listed(entry: dict, folder: Path) -> list[PlannedCase]:
             raise UserError(
                 f"line {number} of {entry['csv']}: split {split!r}; expected one of: train, validation, test."
             )
-        rows.append(_case(entry, table.parent, number, row, split))
+        rows.append(_case(entry, table.parent, row, split))
     if not rows:
         raise UserError(f"cohort CSV {entry['csv']!r} has no case below its header.")
+    _refuse_twins(rows, "lines", f"of {entry['csv']}", first=2)
     return rows
 
 
@@ -72,7 +72,7 @@ def _found(entry: dict, folder: Path) -> list[PlannedCase]:
         base, rest = Path("/"), pattern.lstrip("/")
     matcher = re.compile(_regex(rest))
     cases = []
-    for number, path in enumerate(sorted(base.glob(_FIELD.sub("*", rest))), start=1):
+    for path in sorted(base.glob(_FIELD.sub("*", rest))):
         match = matcher.fullmatch(path.relative_to(base).as_posix())
         if not match:
             continue
@@ -81,9 +81,10 @@ def _found(entry: dict, folder: Path) -> list[PlannedCase]:
             lambda name, row=row: row.get(name[1], ""), label_pattern.lstrip("/" * (base != folder))
         )
         row["label"] = str(label) if label_pattern and label.exists() else ""
-        cases.append(_case(entry, base, number, row, entry.get("split") or "test"))
+        cases.append(_case(entry, base, row, entry.get("split") or "test"))
     if not cases:
         raise UserError(f"pattern {pattern!r} of source 'folder' finds nothing. It counts from where snakemake runs.")
+    _refuse_twins(cases, "CTs", f"in the alphabetical list of what pattern {pattern!r} finds", first=1)
     return cases
 
 
@@ -102,10 +103,20 @@ def _regex(pattern: str) -> str:
     return "".join(parts)
 
 
-def _case(entry: dict, folder: Path, line: int, row: dict[str, str], split: str) -> PlannedCase:
-    name = row["case"]
-    safe = is_case_id(name)
-    case = name if safe else "u-" + hashlib.sha256(name.encode()).hexdigest()[:12]
+def _refuse_twins(cases: list[PlannedCase], things: str, where: str, *, first: int) -> None:
+    """Two cases of one id are told by their places: a generated id says nothing, and what it stands for may be a name."""
+    seen: dict[str, int] = {}
+    for number, case in enumerate(cases, start=first):
+        if case.id in seen:
+            raise UserError(
+                f"{things} {seen[case.id]} and {number} {where} have the same case id, which becomes {case.id!r}; expected "
+                "one CT per id. Rename one of them."
+            )
+        seen[case.id] = number
+
+
+def _case(entry: dict, folder: Path, row: dict[str, str], split: str) -> PlannedCase:
+    case = case_id(row["case"])
     # The patient's id itself stays here: a command line can be seen by others and is kept in Snakemake's records.
     arguments = [f"--case={case}", f"--split={split}"]
     if row.get("subject"):
@@ -113,15 +124,20 @@ def _case(entry: dict, folder: Path, line: int, row: dict[str, str], split: str)
     for option in ("dataset", "license", "attribution", "label_scheme"):
         arguments.append(f"--{option.replace('_', '-')}={entry[option]}")
     inputs = []
-    if safe:
-        for option in ("ct", "label"):
-            if row.get(option):
-                path = folder / row[option]
-                arguments.append(f"--{option}={path}")
-                inputs += [part for part in parts_of(path) if _watchable(part)]
-    else:
-        arguments.append(f"--bad-id-line={line}")
+    files = {option: folder / row[option] for option in ("ct", "label") if row.get(option)}
+    if all(map(_sayable, files.values())):
+        for option, path in files.items():
+            arguments.append(f"--{option}={path}")
+            inputs += [part for part in parts_of(path) if _watchable(part)]
     return PlannedCase(case, split, tuple(arguments), tuple(inputs), entry["license"])
+
+
+def _sayable(path: Path) -> bool:
+    """Whether a name can stand on a command line and in a record; else fetch finds the CT missing."""
+    try:
+        return b"\0" not in str(path).encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _watchable(path: Path) -> bool:

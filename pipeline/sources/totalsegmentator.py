@@ -61,10 +61,11 @@ def read_case(edition: Edition, shelf: Shelf, case: SourceCase, folder: Path) ->
     masks = {f"{place}segmentations/{name}.nii.gz": value for name, value in ids.items()}
     members = read_members(shelf.get(edition.files[0]), [f"{place}ct.nii.gz", *masks])
     _, ct = next(members)
+    with publish(folder / "ct.nii.gz") as private:
+        private.write_bytes(ct)
     label = merge_masks(ct, ((masks[name], data) for name, data in members))
-    for name, content in (("ct.nii.gz", ct), ("label.nii.gz", label)):
-        with publish(folder / name) as private:
-            private.write_bytes(content)
+    with publish(folder / "label.nii.gz") as private:
+        private.write_bytes(label)
     return {"ct": "ct.nii.gz", "label": "label.nii.gz"}
 
 

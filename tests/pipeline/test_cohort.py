@@ -13,6 +13,7 @@ def record(folder, case, **changes):
         "stage": "label",
         "status": "ok",
         "dataset": "d",
+        "license": "CC-BY-4.0",
         "subject_key": f"key-{case}",
         "split": "train",
         "ct_sha256": f"sha-{case}",
@@ -25,7 +26,8 @@ def record(folder, case, **changes):
 
 
 def bad(folder, case, code="E_GZIP_CRC"):
-    return record(folder, case, stage="ingest", status="quarantined", code=code, reason="the\tfile is\nbroken")
+    why = {"code": code, "reason": "the\tfile is\nbroken", "fetched_sha256": f"hash of {case}"}
+    return record(folder, case, stage="ingest", status="quarantined", **why)
 
 
 def test_good_cases_go_on_and_bad_ones_are_listed_with_their_reason(tmp_path):
@@ -37,7 +39,22 @@ def test_good_cases_go_on_and_bad_ones_are_listed_with_their_reason(tmp_path):
         ("b", "1", "SHEARED"),
     ]
     (row,) = read_table(tmp_path / "out/quarantine.tsv")
-    assert row == {"case": "c", "dataset": "d", "stage": "ingest", "code": "E_GZIP_CRC", "reason": "the file is broken"}
+    assert row == {
+        "case": "c",
+        "dataset": "d",
+        "stage": "ingest",
+        "code": "E_GZIP_CRC",
+        "reason": "the file is broken",
+        "sha256": "hash of c",
+    }
+    assert "2 cases go on, 1 are left out" in (tmp_path / "out/index.html").read_text()
+
+
+def test_a_case_without_a_file_has_no_hash(tmp_path):
+    changes = {"stage": "fetch", "status": "quarantined", "code": "E_MISSING", "reason": "the CT does not exist"}
+    gather([record(tmp_path, "a"), record(tmp_path, "b", **changes)], tmp_path / "out", max_quarantine_fraction=1.0)
+    (row,) = read_table(tmp_path / "out/quarantine.tsv")
+    assert row["sha256"] == ""
 
 
 @pytest.mark.parametrize("splits", [("train", "test"), ("train", "validation"), ("validation", "test")])

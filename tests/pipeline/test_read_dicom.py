@@ -30,6 +30,9 @@ SERIES, OTHER_SERIES = "1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498
 LARGE = ct_phantom().repeat(2, axis=0).repeat(2, axis=1)
 """48 x 40 pixels: OpenJPEG's encoder refuses images below 32."""
 LPS = np.diag([-1.0, -1, 1, 1])
+LONG = ct_phantom().repeat(2, axis=2)
+FINE = AFFINE @ np.diag([1.0, 1, 0.5, 1])
+"""32 slices on half the distance."""
 
 
 def image(number: int, pixels: np.ndarray, affine: np.ndarray, *, series=SERIES) -> pydicom.Dataset:
@@ -132,6 +135,46 @@ def test_c02_uneven_spacing(tmp_path, moved_mm, ok):
         assert marks_in_world(read_volume(folder)) == MARKS_MM
     else:
         refused(folder, "E_DICOM_GAP")
+
+
+def rounded(images: list[pydicom.Dataset], decimals: int = 1) -> list[pydicom.Dataset]:
+    for one in images:
+        one.ImagePositionPatient = [round(float(value), decimals) for value in one.ImagePositionPatient]
+    return images
+
+
+@pytest.mark.parametrize("spacing_mm", [0.625, 0.75, 1.25, 0.3333, 2.46])
+def test_c02_positions_printed_with_one_decimal(tmp_path, spacing_mm):
+    """The steps of 0.625 mm become 0.6 and 0.7: evenly spaced all the same, and the spacing is that of the whole."""
+    affine = AFFINE @ np.diag([1.0, 1, spacing_mm / 2.5, 1])
+    volume = read_volume(save(tmp_path, rounded(series(ct_phantom().repeat(8, axis=2), affine))))
+    count = volume.data.shape[2]
+    assert count == 128 and volume.flags == ()
+    assert volume.affine[2, 2] == pytest.approx(spacing_mm, abs=0.1 / (count - 1) + 1e-9)
+    assert np.abs(volume.affine - affine)[:3, 3].max() <= 0.05 + 1e-9
+
+
+def test_c02_oblique_positions_printed_with_one_decimal(tmp_path):
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]]
+    affine = turn @ AFFINE @ np.diag([1.0, 1, 0.25, 1])
+    volume = read_volume(save(tmp_path, rounded(series(ct_phantom().repeat(4, axis=2), affine))))
+    assert volume.flags == () and np.abs(volume.affine - affine)[:3, :3].max() < 0.003
+
+
+@pytest.mark.parametrize("missing", [1, 3, 7, 14, 30])
+@pytest.mark.parametrize("spacing_mm", [0.2, 0.25, 0.625, 2.46])
+def test_c01_a_missing_slice_is_no_rounding(tmp_path, spacing_mm, missing):
+    images = rounded(series(LONG.repeat(6, axis=2)[:, :, :32], AFFINE @ np.diag([1.0, 1, spacing_mm / 2.5, 1])))
+    refused(save(tmp_path / "s0007", images[:missing] + images[missing + 1 :]), "E_DICOM_GAP", "missing")
+
+
+def test_c02_a_slice_off_by_more_than_rounding_is_told(tmp_path):
+    for moved_mm, decimals in ((0.2, 1), (0.04, 2), (-0.2, 1)):
+        images = rounded(series(LONG, AFFINE @ np.diag([1.0, 1, 0.25, 1])), decimals)
+        images[9].ImagePositionPatient[2] = round(float(images[9].ImagePositionPatient[2]) + moved_mm, 2)
+        refused(save(tmp_path / f"s{moved_mm}", images), "E_DICOM_GAP")
+        shutil.rmtree(tmp_path / f"s{moved_mm}")
 
 
 def test_c02_spacing_that_grows_from_slice_to_slice(tmp_path):
@@ -248,10 +291,7 @@ def test_c07_localizers_are_passed_over(tmp_path):
     scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     lying = image(41, ct_phantom()[:, :, 5].T, AFFINE)
     lying.ImageType = ["DERIVED", "SECONDARY", "MIP"]
-    other = [image(k, ct_phantom()[:, :, k].T, AFFINE, series=OTHER_SERIES) for k in range(7)]
-    folder = save(tmp_path, [*images, scout, lying])
-    save(tmp_path, other, "other")
-    volume = read_volume(folder)
+    volume = read_volume(save(tmp_path, [*images, scout, lying]))
     assert np.array_equal(volume.data, ct_phantom()) and volume.flags == ()
 
 
@@ -261,6 +301,39 @@ def test_c07_a_whole_stack_of_projections_is_no_second_series(tmp_path, word):
     for one in images[16:]:
         one.ImageType = ["DERIVED", "SECONDARY", word]
     assert np.array_equal(read_volume(save(tmp_path, images)).data, ct_phantom())
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 14])
+def test_c07_a_shorter_series_is_passed_over_and_told(tmp_path, count):
+    folder = save(tmp_path, series(LONG, FINE))
+    save(folder, series(LONG[:, :, :count], FINE, series=OTHER_SERIES), "other")
+    volume = read_volume(folder)
+    assert volume.data.shape == LONG.shape and volume.flags == ("SLICES_LEFT_OUT",)
+
+
+@pytest.mark.parametrize(("whose", "count", "ok"), [("another", 14, False), (None, 14, False), ("another", 7, True)])
+def test_c09_a_series_of_another_patient_is_never_passed_over(tmp_path, whose, count, ok):
+    """Seven slices are no CT, whoever they are of: they are only told."""
+    shorter = series(LONG[:, :, :count], FINE, series=OTHER_SERIES)
+    for one in shorter:
+        if whose:
+            one.PatientID = whose
+        else:
+            del one.PatientID
+    save(tmp_path / "s0007", series(LONG, FINE))
+    save(tmp_path / "s0007", shorter, "other")
+    if ok:
+        assert read_volume(tmp_path / "s0007").flags == ("SLICES_LEFT_OUT",)
+    else:
+        refused(tmp_path / "s0007", "E_DICOM_MIXED", "same patient")
+
+
+def test_c09_a_scout_of_another_patient_is_passed_over(tmp_path):
+    scouts = series(series=OTHER_SERIES)
+    for one in scouts:
+        one.PatientID, one.ImageType = "another", ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    save(tmp_path / "s0007", series())
+    assert read_volume(save(tmp_path / "s0007", scouts, "other")).flags == ()
 
 
 def test_c09_two_series_need_a_choice(tmp_path):
@@ -301,6 +374,12 @@ def test_slices_that_do_not_fit_are_no_part(tmp_path, change):
 @pytest.mark.parametrize("count", [0, 3, 7])
 def test_c14_few_slices(tmp_path, count):
     refused(save(tmp_path / "s0007", series()[:count]), "E_DICOM_FEW_SLICES", f"found {count}", "8")
+
+
+def test_a_folder_without_dicom_says_what_to_name_instead(tmp_path):
+    (tmp_path / "s0007").mkdir()
+    (tmp_path / "s0007/ct.nrrd").write_bytes(b"NRRD0004")
+    refused(tmp_path / "s0007", "E_DICOM_FEW_SLICES", "found 0", "give that file", "not its folder")
 
 
 def test_c08_truncated_files(tmp_path):

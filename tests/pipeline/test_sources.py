@@ -1,97 +1,45 @@
 """Public data sets in miniature, from a server with faults through the real sources to labelled cases."""
 
+import csv
 import gzip
 import hashlib
 import json
+import os
+import re
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline import download
 from pipeline.__main__ import main
-from pipeline.errors import CaseError, UserError
-from pipeline.fetch import fetch_case
+from pipeline.errors import CaseError, TransientError, UserError
 from pipeline.files import read_table
-from pipeline.patients import subject_key
+from pipeline.patients import case_id, subject_key
 from pipeline.plan import make_plan
 from pipeline.sources import SOURCES, get_edition
-from pipeline.sources.contract import read_index, split_of, write_index
+from pipeline.sources.contract import read_index, split_of
 from pipeline.sources.ctpelvic1k import hip_names
 from pipeline.sources.ctspine1k import read_splits
 from pipeline.sources.masks import merge_masks
 from pipeline.sources.shelf import RemoteFile, Shelf
 from pipeline.structures import TABLES, load_scheme
 from tests.cohorts import jobs, run, write_config
-from tests.faulty_server import serve
 from tests.miniatures import (
     AFFINE,
     BALL,
     SHAPE,
-    Published,
     hips,
     packed,
     phantom,
     totalsegmentator_members,
     verse_members,
-    write_tar,
     write_zip,
 )
-
-SMALL = "Totalsegmentator_dataset_small_v201.zip"
-TOTAL = {"s0000": "train", "s0011": "val", "s0058": "test"}
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(download, "_sleep", lambda _: None)
-    (tmp_path / "served").mkdir()
-    with serve(tmp_path / "served") as running:
-        yield running
-
-
-@pytest.fixture
-def published(server, monkeypatch):
-    return Published(server, monkeypatch)
-
-
-def index(tmp_path, source, version, *, given=None):
-    path = tmp_path / f"{source}.json"
-    write_index(get_edition(source, version)[1], Shelf(tmp_path / "archives", given), path)
-    return path
-
-
-def fetch(tmp_path, source, version, case, **options):
-    return fetch_case(
-        case,
-        "train",
-        tmp_path / "fetch" / case,
-        source=source,
-        version=version,
-        index=tmp_path / f"{source}.json",
-        shelf=Shelf(tmp_path / "archives", **options),
-    )
-
-
-def voxels(path):
-    return np.asarray(nib.load(path).dataobj).T
-
-
-def labelled(tmp_path, case, structures, cube=32):
-    """Names -> boolean cube, by the stages' own commands from the fetched record on."""
-    fetched, ingested, out = (tmp_path / stage / case for stage in ("fetch", "ingest", "label"))
-    grid = ["--cube", str(cube), "--spacing-mm", "3", "--out", str(ingested)]
-    assert main(["ingest", str(fetched / "case.json"), *grid]) == 0
-    names = ["--structures", *structures, "--out", str(out)]
-    assert main(["label", str(ingested / "case.json"), *names]) == 0
-    record = json.loads((out / "case.json").read_text())
-    assert record["status"] == "ok", record["reason"]
-    cube_ids = voxels(out / "label.nii.gz")
-    return {name: cube_ids == value for value, name in enumerate(structures, 1)}, record, voxels(ingested / "ct.nii.gz")
+from tests.public_sets import SMALL, TOTAL, VERSE, fetch, index, labelled, pelvis_archives, voxels
 
 
 def test_totalsegmentator_from_a_bad_server_to_labels_by_name(tmp_path, server, published):
@@ -212,6 +160,10 @@ def test_d11_one_corrupt_member_costs_one_case(tmp_path, published):
         ("quarantined", "E_ARCHIVE"), ("quarantined", "E_ARCHIVE"), ("ok", None),
     ]  # fmt: skip
     assert records[0]["reason"] == "a file of this case is damaged inside the archive"
+    fetched = [record.get("fetched_sha256") for record in records]
+    members = totalsegmentator_members(TOTAL)
+    known = [hashlib.sha256(members[f"{case}/ct.nii.gz"]).hexdigest() for case in TOTAL]
+    assert fetched == [None, *known[1:]], "the one with a damaged mask too"
 
 
 def test_d11_a_ct_that_was_packed_damaged_is_set_aside_when_it_is_read(tmp_path, published):
@@ -338,22 +290,28 @@ def test_without_a_published_hash_the_first_file_is_pinned(tmp_path, server, mon
     assert shelf.get(file) == path
 
 
+def test_without_a_published_hash_what_is_damaged_is_not_pinned(tmp_path, server):
+    write_zip(server.folder / "a.zip", {"1.bin": b"one" * 9, "2.bin": bytes(range(256))})
+    file, shelf = RemoteFile("a.zip", (server.url("a.zip"),)), Shelf(tmp_path / "archives")
+    server.faults.spoil, server.faults.spoil_at = 1, 0.2
+    with pytest.raises(TransientError, match=r"a.zip arrived damaged \(at [12].bin\) and was deleted. Run the same"):
+        shelf.get(file)
+    assert not list((tmp_path / "archives").iterdir())
+    assert shelf.get(file).read_bytes() == (server.folder / "a.zip").read_bytes()
+
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    damaged = bytearray((server.folder / "a.zip").read_bytes())
+    damaged[len(damaged) // 5] ^= 0xFF
+    (mine / "a.zip").write_bytes(damaged)
+    with pytest.raises(UserError, match=r"a.zip is damaged \(at [12].bin\). Delete it"):
+        Shelf(tmp_path / "linked", mine).get(file)
+    assert (mine / "a.zip").exists()
+
+
 def test_a_file_behind_no_address_says_where_people_get_it(tmp_path):
     with pytest.raises(UserError, match="cannot be downloaded by a program. Ask its author."):
         Shelf(tmp_path).get(RemoteFile("a.zip", how="Ask its author."))
-
-
-VERSE = {
-    "dataset-verse20training.zip": (
-        "dataset-01training",
-        {"sub-gl003_dir-ax": 1, "sub-verse401_split-verse253": 2, "sub-verse401_split-verse254": 3},
-    ),
-    "dataset-verse20validation.zip": ("dataset-02validation", {"sub-verse500_dir-ax": 4, "sub-verse500_dir-sag": 5}),
-    "dataset-verse20test.zip": ("dataset-03test", {"sub-gl108_dir-ax": 6, "sub-verse112": 14, "sub-gl003_dir-ax": 15}),
-    "dataset-verse19training.zip": ("dataset-verse19training", {"sub-verse004": 7, "sub-verse112": 8}),
-    "dataset-verse19validation.zip": ("dataset-verse19validation", {"sub-verse253": 9, "sub-verse020": 6}),
-    "dataset-verse19test.zip": ("dataset-verse19test", {"sub-verse401_split-verse255": 11, "sub-verse037": 12}),
-}  # fmt: skip
 
 
 def test_verse_is_listed_by_patient_and_without_overlap(tmp_path, published):
@@ -391,24 +349,6 @@ def test_verse_comes_out_labelled_by_name(tmp_path, server, published):
     _, label = phantom(3)
     assert record["label_status"][2:] == [0, 0]
     assert 27 * masks["vertebrae"].sum() == pytest.approx(15 * (label > 0).sum(), rel=0.15), "T13 counts as a vertebra"
-
-
-def pelvis_archives(published, *, rights=(2, 3)):
-    data6, mask6, data7, mask7 = {}, {}, {}, {}
-    for number, right in enumerate(rights, start=1):
-        ct, ids = hips(number, right=right)
-        data6[f"CTPelvic1K_dataset6_data/dataset6_CLINIC_000{number}_data.nii.gz"] = packed(ct)
-        mask6[f"ipcai2021_dataset6_Anonymized/dataset6_CLINIC_000{number}_mask_4label.nii.gz"] = packed(ids)
-    ct, ids = hips(5, right=2)
-    data7["CTPelvic1K_dataset7_data/dataset7_CLINIC_metal_0000_data.nii.gz"] = packed(ct)
-    data7["CTPelvic1K_dataset7_data/dataset7_CLINIC_metal_0001_data.nii.gz"] = packed(phantom(6)[0])
-    mask7["CTPelvic1K_dataset7_mask/CLINIC_metal_0000_mask_4label.nii.gz"] = packed(ids)
-    mask7["CTPelvic1K_dataset7_mask/readme.txt"] = b"no image"
-    for name, members in (
-        ("dataset6_data", data6), ("dataset6_Anonymized_mask", mask6), ("dataset7_data", data7), ("dataset7_mask", mask7),
-    ):  # fmt: skip
-        write_tar(published.path(f"CTPelvic1K_{name}.tar.gz"), members)
-    published.edition("ctpelvic1k", "6+7")
 
 
 def test_ctpelvic1k_hips_are_named_by_where_they_are(tmp_path, published):
@@ -565,13 +505,64 @@ def test_a_folder_is_found_by_its_pattern(tmp_path):
         cases = found(
             tmp_path, root + "cts/{subject}/{case}/ct.nii.gz", label_pattern=root + "cts/{subject}/{case}/seg.nii.gz"
         )
-        good = {name: options for name, options in cases.items() if "bad-id-line" not in options}
-        assert sorted(good) == ["a", "b"] and len(cases) == 3
-        assert good["a"]["ct"] == str(tmp_path / "cts/p1/a/ct.nii.gz")
-        assert good["a"]["label"] == str(tmp_path / "cts/p1/a/seg.nii.gz") and "label" not in good["b"]
-        assert good["a"]["subject-key"] == good["b"]["subject-key"] == subject_key("mine", "p1")
+        assert sorted(cases) == ["a", "b", case_id("c d")]
+        assert cases["a"]["ct"] == str(tmp_path / "cts/p1/a/ct.nii.gz")
+        assert cases["a"]["label"] == str(tmp_path / "cts/p1/a/seg.nii.gz") and "label" not in cases["b"]
+        assert cases["a"]["subject-key"] == cases["b"]["subject-key"] == subject_key("mine", "p1")
+        odd = cases[case_id("c d")]
+        assert (odd["ct"], odd["label"]) == tuple(str(tmp_path / f"cts/p2/c d/{name}.nii.gz") for name in ("ct", "seg"))
     assert found(tmp_path, "cts/p1/{case}", split="train")["a"]["ct"] == str(tmp_path / "cts/p1/a"), "a DICOM folder"
     assert sorted(found(tmp_path, "cts/*/{case}/s*.nii.gz", split="train"))[0] == "a"
+
+
+ODD = ["a b", "a;touch P", "$(id)", "{case}", "é", "CON", "-rf", "new\nline", "x" * 65, ".hidden", "a'\"b"]
+
+
+@pytest.mark.parametrize("way", ["pattern", "csv"])
+def test_cases_with_odd_names_go_on_under_a_generated_id(tmp_path, way):
+    """Their own fetch command finds the file; the id tells nothing of the name and is the same both ways."""
+    for name in ODD:
+        (tmp_path / "cts" / name).mkdir(parents=True)
+        (tmp_path / "cts" / name / "ct.nii.gz").write_bytes(name.encode())
+    with (tmp_path / "cts.csv").open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows([("case", "ct"), *((name, f"cts/{name}/ct.nii.gz") for name in ODD)])
+    keys = {"pattern": "cts/{case}/ct.nii.gz"} if way == "pattern" else {"csv": "cts.csv"}
+    plan = make_plan(entry("folder", **FOLDER, **keys), tmp_path)
+    assert set(plan.cases) == {case_id(name) for name in ODD} and len(plan.cases) == len(ODD)
+    for name in ODD:
+        case = case_id(name)
+        assert re.fullmatch(r"u-[0-9a-f]{12}", case)
+        assert main(["fetch", *plan.cases[case].fetch, "--out", str(tmp_path / "fetch" / case)]) == 0
+        record = json.loads((tmp_path / "fetch" / case / "case.json").read_text())
+        assert record["status"] == "ok" and record["case"] == case
+        assert record["fetched_sha256"] == hashlib.sha256(name.encode()).hexdigest()
+
+
+def test_a_name_that_is_no_text_costs_one_case(tmp_path):
+    place = Path(os.fsdecode(os.fsencode(tmp_path / "cts") + b"/caf\xe9"))
+    try:
+        place.mkdir(parents=True)
+    except OSError:
+        pytest.skip("this file system takes only UTF-8 names")
+    (place / "ct.nii.gz").write_bytes(b"ct")
+    cases = found(tmp_path, "cts/{case}/ct.nii.gz")
+    (case,) = cases
+    assert case.startswith("u-") and "ct" not in cases[case]
+    fetched = make_plan(entry("folder", pattern="cts/{case}/ct.nii.gz", **FOLDER), tmp_path).cases[case].fetch
+    assert main(["fetch", *fetched, "--out", str(tmp_path / "out")]) == 0
+    record = json.loads((tmp_path / "out/case.json").read_text())
+    assert record["code"] == "E_MISSING" and "no UTF-8 text" in record["reason"]
+
+
+def test_two_cases_of_one_odd_name_are_told_by_their_places(tmp_path):
+    for name in ("p1/a b", "p1/c", "p2/a b"):
+        (tmp_path / "cts" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match="CTs 1 and 3 in the alphabetical list of what pattern 'cts/.* finds") as caught:
+        found(tmp_path, "cts/*/{case}")
+    assert "a b" not in str(caught.value) and case_id("a b") in str(caught.value) and "CSV" not in str(caught.value)
+    (tmp_path / "cts.csv").write_text("case,ct\na b,x\nc,y\na b,z\n")
+    with pytest.raises(UserError, match="lines 2 and 4 of cts.csv have the same case id"):
+        make_plan(entry("folder", csv="cts.csv", **FOLDER), tmp_path)
 
 
 @pytest.mark.parametrize(
