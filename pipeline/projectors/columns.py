@@ -59,26 +59,32 @@ class Code:
 def column_axis(seen: GridView) -> int | None:
     """The grid axis (0 x, 1 y, 2 z) that the detector's columns follow, or None where there is none."""
     axis = int(np.argmax(np.abs(seen.step_v)))
-    across = [other for other in range(3) if other != axis]
-    if np.any(seen.step_v[across] != 0):
+    a, b = _others(axis)
+    if seen.step_v[a] or seen.step_v[b]:
         return None
-    first = seen.directions(seen.origin + np.array([[0.0], [seen.view.shape[1] - 1.0]]) * seen.step_u)
+    _, direction = seen.first_row
+    first, last = direction[0], direction[-1]
     # Between its ends the row of pixels must not pass over or under the tube.
-    return axis if np.all((first[0, across] * first[1, across]).max() > 0) else None
+    return axis if max(first[a] * last[a], first[b] * last[b]) > 0 else None
+
+
+def _others(axis: int) -> tuple[int, int]:
+    return tuple(other for other in range(3) if other != axis)
 
 
 def steep(seen: GridView, axis: int) -> bool:
     """Whether some ray runs more along the columns than across them, where Joseph would drive along the columns."""
-    rows, columns = seen.view.shape
-    u, v = np.arange(columns)[:, None, None], np.array([0, rows - 1])[None, :, None]
-    direction = np.abs(seen.directions(seen.origin + v * seen.step_v + u * seen.step_u))
-    across = np.delete(direction, axis, axis=-1).max(axis=-1)
-    return bool((direction[..., axis] > across).any())
+    _, direction = seen.first_row
+    reach = 0.0 if seen.parallel else (seen.view.shape[0] - 1) * seen.step_v[axis]
+    length = np.abs(direction)
+    along = np.maximum(length[:, axis], np.abs(direction[:, axis] + reach))
+    a, b = _others(axis)
+    return bool((along > np.maximum(length[:, a], length[:, b])).any())
 
 
 def as_columns(volume: Num[ndarray, "z y x"], axis: int) -> Num[ndarray, "a b c"]:
     """The volume with `axis` (0 x, 1 y, 2 z) last and contiguous: a view of it where its memory allows, else one copy."""
-    order = [2 - other for other in range(3) if other != axis] + [2 - axis]
+    order = [2 - other for other in (*_others(axis), axis)]
     volume = plain(volume)
     turned = volume.transpose(order)
     if turned.strides[2] == volume.itemsize and min(turned.strides) > 0:
@@ -109,15 +115,13 @@ def reorder(volume: Num[ndarray, "z y x"], length: int) -> Num[ndarray, "x y {le
 
 def paths_of(seen: GridView, axis: int) -> ndarray:
     """Per detector column the numbers of its path, named as in kernels/columns.h."""
-    a, b = (other for other in range(3) if other != axis)
-    columns = seen.view.shape[1]
-    pixel = seen.origin + np.arange(columns)[:, None] * seen.step_u
-    direction = seen.directions(pixel)
+    a, b = _others(axis)
+    pixel, direction = seen.first_row
     along_b = np.abs(direction[:, b]) > np.abs(direction[:, a])
     d, o = np.where(along_b, b, a), np.where(along_b, a, b)
-    row = np.arange(columns)
+    row = np.arange(len(pixel))
     pace = direction[row, d]
-    paths = np.zeros(columns, _PATH)
+    paths = np.zeros(len(pixel), _PATH)
     paths["driving"] = along_b
     slope_o, slope_c = direction[row, o] / pace, direction[:, axis] / pace
     paths["o1"], paths["o0"] = slope_o, pixel[row, o] - slope_o * pixel[row, d]
@@ -133,9 +137,14 @@ def paths_of(seen: GridView, axis: int) -> ndarray:
 
 
 def run_columns(
-    kernel: str, columns: Num[ndarray, "a b c"], seen: GridView, axis: int, code: Code | None = None
-) -> Float32[ndarray, "channel v u"]:
-    """Line integrals in mm times the volume's unit by kernel `joseph_columns` or `siddon_columns`."""
+    kernel: str,
+    columns: Num[ndarray, "a b c"],
+    seen: GridView,
+    axis: int,
+    image: Float32[ndarray, "channel v u"],
+    code: Code | None = None,
+) -> None:
+    """Write line integrals in mm times the volume's unit into `image`, by kernel `joseph_columns` or `siddon_columns`."""
     channels = code.channels if code else 1
     numbers = [0.0] * 8
     if code:
@@ -151,8 +160,7 @@ def run_columns(
         channels,
         (ctypes.c_float * 8)(*numbers),
     )
-    paths = paths_of(seen, axis)
     rows, width = seen.view.shape
-    image = np.empty((channels, rows, width), np.float32)
-    call(kernel, volume, paths, width, rows, image)
-    return image
+    if image.shape != (channels, rows, width) or not image.flags.c_contiguous:
+        raise ValueError(f"views of one call have different detectors: {image.shape[1:]} and {(rows, width)} pixels")
+    call(kernel, volume, paths_of(seen, axis), width, rows, image)

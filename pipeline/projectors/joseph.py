@@ -27,19 +27,19 @@ def project_joseph(
     float16 halves what has to travel from memory, which is what limits an upright detector, at an error below 1e-4.
     """
     columns: dict[int, ndarray] = {}
-    images = []
+    images = np.empty((len(views), *views[0].shape), np.float32)
     if mu_per_mm.dtype.type != np.float16:
         mu_per_mm = np.asarray(mu_per_mm, np.float32)  # an int16 volume here is no HU
-    for view in views:
+    for view, image in zip(views, images, strict=True):
         seen = grid_view(view, affine)
         axis = _fast_axis(seen)
         if axis is None:
-            images.append(_any_pose(mu_per_mm, seen))
+            image[:] = _any_pose(mu_per_mm, seen)
             continue
         if axis not in columns:
             columns = {axis: as_columns(mu_per_mm, axis)}
-        images.append(run_columns("joseph_columns", columns[axis], seen, axis)[0])
-    return np.stack(images)
+        run_columns("joseph_columns", columns[axis], seen, axis, image[None])
+    return images
 
 
 def project_joseph_hu(
@@ -60,7 +60,7 @@ def project_joseph_hu(
         columns = as_columns(ct_hu, axis)
         for number, one in enumerate(seen):
             if axes[number] == axis:
-                images[number] = run_columns("joseph_columns", columns, one, axis, code)
+                run_columns("joseph_columns", columns, one, axis, images[number], code)
     if None in axes:
         for channel, volume in enumerate(volumes):
             made = volume()
@@ -93,7 +93,7 @@ class Grid(ctypes.Structure):
         return cls(volume.ctypes.data, (ctypes.c_int64 * 3)(*volume.shape[::-1]), (ctypes.c_int64 * 3)(*strides))
 
 
-def _any_pose(volume: Num[ndarray, "z y x"], seen: GridView) -> Float32[ndarray, "v u"]:
+def _any_pose(volume: Num[ndarray, "z y x"], seen: GridView) -> Float[ndarray, "v u"]:
     rays = driven_rays(seen)
     volume = plain(np.asarray(volume, np.float32))
     if has_kernels() and min(volume.strides) > 0:
@@ -101,7 +101,7 @@ def _any_pose(volume: Num[ndarray, "z y x"], seen: GridView) -> Float32[ndarray,
         call("joseph_rays", Grid.of(volume), rays.driving, rays.o0, rays.o1, rays.c0, rays.c1, sums.size, sums)
     else:
         sums = _joseph_numpy(volume, rays)
-    return np.ascontiguousarray((sums * rays.step_mm).T.astype(np.float32))
+    return (sums * rays.step_mm).T
 
 
 def _joseph_numpy(volume: Float32[ndarray, "z y x"], rays: Rays) -> Float[ndarray, "u v"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int8
@@ -31,6 +32,12 @@ class GridView:
     def directions(self, pixels: Float[ndarray, "*n 3"]) -> Float[ndarray, "*n 3"]:
         """From tube to detector, any length; for a cone exactly from the focal spot to the pixel."""
         return np.broadcast_to(self.source, pixels.shape) if self.parallel else pixels - self.source
+
+    @cached_property
+    def first_row(self) -> tuple[Float[ndarray, "u 3"], Float[ndarray, "u 3"]]:
+        """Pixels (0, u), and their directions."""
+        pixels = self.origin + np.arange(self.view.shape[1])[:, None] * self.step_u
+        return pixels, self.directions(pixels)
 
     def path_mm_squared(self) -> tuple[Float[ndarray, "u"], Float[ndarray, "u"], float]:
         """Squared length in mm^2 of the vectors that `directions` gives, as a polynomial in v: its three coefficients."""

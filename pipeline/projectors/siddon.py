@@ -31,22 +31,22 @@ def project_siddon(
     """
     volume = plain(np.asarray(mu_per_mm, np.float32))
     columns: dict[int, ndarray] = {}
-    images = []
-    for view in views:
+    images = np.empty((len(views), *views[0].shape), np.float32)
+    for view, image in zip(views, images, strict=True):
         seen = grid_view(view, affine)
         axis = column_axis(seen) if has_kernels() else None
         if axis is not None and abs(seen.step_v[axis]) <= LARGEST_STEP:
             if axis not in columns:
                 columns = {axis: as_columns(volume, axis)}
-            images.append(run_columns("siddon_columns", columns[axis], seen, axis)[0])
+            run_columns("siddon_columns", columns[axis], seen, axis, image[None])
         elif has_kernels() and min(volume.strides) > 0:
             rays = driven_rays(seen)
             sums = np.empty(rays.o0.shape, np.float32)
             call("siddon_rays", Grid.of(volume), rays.driving, rays.o0, rays.o1, rays.c0, rays.c1, sums.size, sums)
-            images.append(np.ascontiguousarray((sums * rays.step_mm).T.astype(np.float32)))
+            image[:] = (sums * rays.step_mm).T
         else:
-            images.append(siddon_numpy(volume, seen).astype(np.float32))
-    return np.stack(images)
+            image[:] = siddon_numpy(volume, seen)
+    return images
 
 
 def siddon_numpy(volume: Num[ndarray, "z y x"], seen: GridView) -> Float[ndarray, "v u"]:
