@@ -322,7 +322,9 @@ INLINE int joseph_columns_any(const Volume *volume, const Path *paths, int64_t c
     float *decoded = coded ? room((int64_t)sizeof(float) * channels * widest * n) : NULL;
     uint8_t *held = room(widest + 4); /* materials per column of the slab, as bits; none beyond either side */
     Sixteen *places = room((int64_t)sizeof(Sixteen) * sixteens);
-    int failed = !lines || !rows || !none || !column || !held || !places || (coded && !decoded);
+    Span *spans = room((int64_t)sizeof(Span) * (sides[0] + sides[1])); /* of every slab along a and along b, */
+    const Path *spanned[2] = {NULL, NULL};                             /* for rays with the heights of these */
+    int failed = !lines || !rows || !none || !column || !held || !places || !spans || (coded && !decoded);
     Bench bench = {column + PAD, rows, none, places, row};
     for (int first_u = 0; first_u < n_u && !failed; first_u += TILE) {
         memset(lines, 0, (size_t)lines_size);
@@ -339,11 +341,16 @@ INLINE int joseph_columns_any(const Volume *volume, const Path *paths, int64_t c
                 rays++;
             }
             int64_t across = sides[1 - driving], plane = across * n, next = strides[1 - driving];
+            Span *known = spans + (driving ? sides[0] : 0);
+            if (rays && !(spanned[driving] && same_heights(spanned[driving], path[0]))) {
+                for (int64_t k = 0; k < sides[driving]; k++) known[k] = span_of(path[0], (double)k, n, n_v);
+                spanned[driving] = path[0];
+            }
             memset(held, 0, (size_t)widest + 4), memset(held + 2, 1, (size_t)across);
             for (int64_t k = 0; k < sides[driving] && rays; k++) {
                 Crossing crossing = crossing_of(o0, o1, rays, (double)k, across);
                 if (crossing.highest < crossing.lowest) continue;
-                Span span = span_of(path[0], (double)k, n, n_v);
+                Span span = known[k];
                 if (level && span.begin >= span.end) continue;
                 int shared = level && crossing.highest - crossing.lowest < ROWS; /* resampled columns, by several rays */
                 const char *data = (const char *)volume->data + k * strides[driving] * size;
@@ -384,7 +391,7 @@ INLINE int joseph_columns_any(const Volume *volume, const Path *paths, int64_t c
         }
         publish(lines, row, paths, first_u, MIN(first_u + TILE, n_u), channels, n_u, n_v, image);
     }
-    free(lines), free(rows), free(none), free(column), free(decoded), free(held), free(places);
+    free(lines), free(rows), free(none), free(column), free(decoded), free(held), free(places), free(spans);
     return failed;
 }
 
