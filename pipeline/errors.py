@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -30,9 +31,13 @@ class TooManyQuarantined(Exception):
 
 
 class CaseError(Exception):
-    """One case cannot be used: `code` is a stable reason code (E_...), `reason` a sentence without paths or patient data."""
+    """One case cannot be used: `code` is a stable reason code (E_...), `reason` a sentence without paths or patient data.
 
-    def __init__(self, code: str, reason: str):
+    `ct` is where its CT lies, if that is told: what is set aside is known by the hash of it.
+    """
+
+    def __init__(self, code: str, reason: str, ct: Path | None = None):
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+        self.ct = ct

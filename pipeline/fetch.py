@@ -82,8 +82,8 @@ def fetch_case(case: str, split: str, folder: Path, *, source: str, version: str
         (folder / _BROUGHT[0]).unlink(missing_ok=True)
         try:
             found = edition.read_case(edition, shelf, cases[case], folder)
-        except CaseError:
-            for path in (folder / name for name in _BROUGHT):
+        except CaseError as error:
+            for path in filter(None, (error.ct, *(folder / name for name in _BROUGHT))):
                 if path.exists():
                     noted[_CT_HASH] = content_sha256(path)
             raise

@@ -46,7 +46,10 @@ def read_case(edition: Edition, shelf: Shelf, case: SourceCase, folder: Path) ->
         found[role] = (
             next(_unpacked(shelf, file)[name] for file in edition.files if file.name == archive) if place else None
         )
-    names = hip_names(found["label"]) if found["label"] else {}
+    try:
+        names = hip_names(found["label"]) if found["label"] else {}
+    except CaseError as error:
+        raise CaseError(error.code, error.reason, found["ct"]) from None
     return {
         "ct": relative(found["ct"].absolute(), folder.absolute()),
         "label": relative(found["label"].absolute(), folder.absolute()) if found["label"] else None,

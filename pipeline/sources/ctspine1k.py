@@ -56,7 +56,8 @@ def read_case(edition: Edition, shelf: Shelf, case: SourceCase, folder: Path) ->
     """The user's files where they lie."""
     for path in case.files.values():
         if not Path(path).exists():
-            raise CaseError("E_MISSING", "a file of this case is no longer where it was when the cases were listed")
+            reason = "a file of this case is no longer where it was when the cases were listed"
+            raise CaseError("E_MISSING", reason, Path(case.files["ct"]))
     return dict(case.files)
 
 

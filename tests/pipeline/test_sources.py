@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.errors import CaseError, TransientError, UserError
-from pipeline.files import read_table
+from pipeline.files import file_sha256, read_table
 from pipeline.patients import case_id, subject_key
 from pipeline.plan import make_plan
 from pipeline.sources import SOURCES, get_edition
@@ -382,6 +382,19 @@ def test_one_hip_is_told_by_the_sacrum_or_not_at_all(tmp_path):
         hip_names(tmp_path / "mask.nii.gz")
 
 
+def test_a_ct_whose_one_hip_cannot_be_named_is_set_aside_with_its_hash(tmp_path, published, monkeypatch):
+    def lonely(seed, *, right):
+        ct, ids = hips(seed, right=right)
+        return ct, np.where(ids == 2, 2, 0).astype(np.uint8)
+
+    monkeypatch.setattr("tests.public_sets.hips", lonely)
+    pelvis_archives(published)
+    index(tmp_path, "ctpelvic1k", "6+7")
+    record = fetch(tmp_path, "ctpelvic1k", "6+7", "CLINIC_0001")
+    content = packed(hips(1, right=2)[0])
+    assert (record["code"], record["fetched_sha256"]) == ("E_LR_INCONSISTENT", hashlib.sha256(content).hexdigest())
+
+
 def test_a_split_by_patient_is_always_the_same_and_about_80_10_10():
     splits = [split_of("d", f"p{n}") for n in range(2000)]
     assert splits == [split_of("d", f"p{n}") for n in range(2000)]
@@ -478,8 +491,13 @@ def test_ctspine1k_comes_from_the_users_folder(tmp_path):
     assert fetch(tmp_path, "ctspine1k", "1", "1.3.6.1.4.0001")["license"] == "CC-BY-NC-SA-4.0"
     masks, record, _ = labelled(tmp_path, "1.3.6.1.4.0001", ["vertebrae"])
     assert record["label_status"] == [3, 3] and masks["vertebrae"].any()
-    (tmp_path / "mine/rawdata/volumes/COLONOG/1.3.6.1.4.0002.nii.gz").unlink()
-    assert fetch(tmp_path, "ctspine1k", "1", "1.3.6.1.4.0002")["code"] == "E_MISSING"
+    ct, mask = (Path(cases["1.3.6.1.4.0002"].files[role]) for role in ("ct", "label"))
+    mask.unlink()
+    record = fetch(tmp_path, "ctspine1k", "1", "1.3.6.1.4.0002")
+    assert (record["code"], record["fetched_sha256"]) == ("E_MISSING", file_sha256(ct))
+    ct.unlink()
+    record = fetch(tmp_path, "ctspine1k", "1", "1.3.6.1.4.0002")
+    assert record["code"] == "E_MISSING" and "fetched_sha256" not in record
     assert read_splits("test_public\na.nii b.nii.gz\n") == {"a": "validation", "b": "validation"}
 
 
