@@ -13,6 +13,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from pipeline.errors import UserError
+from pipeline.orientation import require_axes
 from pipeline.runs import check_runs, expand_runs
 from pipeline.simulators import make_simulator
 from pipeline.sources import SOURCES
@@ -109,6 +110,7 @@ def _check_references(config: dict) -> None:
     for entry in config["cohort"]:
         load_scheme(entry["label_scheme"])
     for number, entry in enumerate(config["cohort"]):
+        require_axes(entry.get("assume_orientation", ""))
         source = SOURCES[entry["source"]]
         for key in source.needs:
             if not entry.get(key):

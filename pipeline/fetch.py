@@ -105,6 +105,7 @@ def fetch_file(
     license: str,
     attribution: str,
     label_scheme: str,
+    assume_orientation: str = "",
 ) -> dict:
     """Record a user's own CT where it lies; a DICOM series is its folder. Nothing is copied.
 
@@ -122,6 +123,7 @@ def fetch_file(
         "subject_given": bool(key),
         "derived_from": "",
         "label_scheme": label_scheme,
+        **({"assume_orientation": assume_orientation} if assume_orientation else {}),
         "label_names": {},
         "label_remap": {},
     }

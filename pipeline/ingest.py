@@ -88,7 +88,7 @@ def _check(record_path: Path, cube: int, spacing_mm: float) -> dict:
 def _load(place: Path, known: dict, region: str, strict: bool) -> _Scan:
     source = (place / known["ct"]).resolve()
     label = (place / known["label"]).resolve() if known["label"] else None
-    volume = read_volume(source, strict=strict)
+    volume = read_volume(source, strict=strict, assume_orientation=known.get("assume_orientation", ""))
     named = volume.subject and not known.get("subject_given")
     data, affine = to_closest_ras(volume.data, volume.affine)
     labels = None

@@ -105,7 +105,7 @@ def source_labels(
     """
     if not label:
         return None
-    volume = read_label(label)
+    volume = read_label(label, assume_orientation=known.get("assume_orientation", ""))
     names = {int(value): name for value, name in known["label_names"].items()} or load_scheme(known["label_scheme"])
     remap = {int(old): int(new) for old, new in known["label_remap"].items()}
     names = {value: names[remap.get(value, value)] for value in {*names, *remap} if remap.get(value, value) in names}

@@ -37,7 +37,7 @@ def segment_case(
             return {"ct": relative(ct, folder), "label": relative(label, folder)}
         scheme = load_scheme(SCHEME)
         wanted = None if all_classes else wanted_classes(scheme, structures)
-        origin = _make_label(ct, folder, classes=wanted, fast=fast, device=device)
+        origin = _make_label(known, ct, folder, classes=wanted, fast=fast, device=device)
         return {
             "ct": relative(ct, folder),
             "label": LABEL,
@@ -75,7 +75,7 @@ def segment_ahead(
             try:
                 folder = out / known["case"]
                 folder.mkdir(parents=True, exist_ok=True)
-                _make_label(_ct(path, known), folder, classes=wanted, fast=fast, device=device)
+                _make_label(known, _ct(path, known), folder, classes=wanted, fast=fast, device=device)
                 row["label"] = "made"
             except CaseError as error:
                 print(f"{known['case']}: {error.code}: {error.reason}", file=sys.stderr)
@@ -94,19 +94,22 @@ def _ct(record_path: Path, known: dict) -> Path:
     return (record_path.parent / known["ct"]).resolve()
 
 
-def _make_label(ct: Path, folder: Path, *, classes: list[str] | None, fast: bool, device: str) -> dict:
+def _make_label(known: dict, ct: Path, folder: Path, *, classes: list[str] | None, fast: bool, device: str) -> dict:
     """`folder`/label.nii.gz and where it comes from; the network is not asked again for what it has answered."""
     from pipeline.totalsegmentator import package_version, segment
 
     origin = {
         "ct_sha256": content_sha256(ct) if ct.exists() else None,
+        "assume_orientation": known.get("assume_orientation", ""),
         "classes": classes,
         "labeller": f"TotalSegmentator {package_version()}, task total{', fast' if fast else ''}",
         "result_version": RESULT_VERSION["segment"],
     }
     if not ((folder / LABEL).exists() and _origin(folder) == origin):
         (folder / ORIGIN).unlink(missing_ok=True)
-        ids, affine = segment(ct, fast=fast, device=device, classes=classes)
+        ids, affine = segment(
+            ct, fast=fast, device=device, classes=classes, assume_orientation=origin["assume_orientation"]
+        )
         save_nifti(folder / LABEL, ids.T, affine)
         write_json(folder / ORIGIN, origin)
     return origin

@@ -71,7 +71,7 @@ def keep_networks() -> None:
 
 
 def segment(
-    ct: Path, *, fast: bool, device: str, classes: list[str] | None = None
+    ct: Path, *, fast: bool, device: str, classes: list[str] | None = None, assume_orientation: str = ""
 ) -> tuple[Integer[ndarray, "i j k"], Float[ndarray, "4 4"]]:
     """Label ids of task `total` (scheme totalsegmentator_v2) on the voxels of the CT, and their affine.
 
@@ -91,7 +91,7 @@ def segment(
     setup_totalseg()
     if get_config_key("send_usage_stats") is not False:  # another case may be reading the file: write it once only
         set_config_key("send_usage_stats", False)
-    volume = read_volume(ct)
+    volume = read_volume(ct, assume_orientation=assume_orientation)
     image = nib.Nifti1Image(volume.data, volume.affine)
     try:
         result = totalsegmentator(

@@ -24,6 +24,9 @@ def add(stages: argparse._SubParsersAction) -> None:
     stage.add_argument("--label", default="", help="label map of --ct, same voxels or a box cropped from them")
     stage.add_argument("--label-scheme", default="totalsegmentator_v2", help="table in resources/labels naming its ids")
     stage.add_argument("--dataset", default="folder", help="data set of --ct")
+    stage.add_argument(
+        "--assume-orientation", default="", metavar="LAS", help="of a NIfTI --ct that gives none: where its axes run to"
+    )
     stage.add_argument("--license", default="LicenseRef-private", help="SPDX id of its licence")
     stage.add_argument("--attribution", default="", help="whom to credit for it")
     stage.add_argument("--subject-key", default="", help="hashed patient of --ct; default: DICOM PatientID or the case")
@@ -32,6 +35,7 @@ def add(stages: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from pipeline.fetch import fetch_case, fetch_file, fetch_package
+    from pipeline.orientation import require_axes
     from pipeline.patients import is_case_id
     from pipeline.sources import get_edition
     from pipeline.sources.contract import index_path
@@ -49,6 +53,7 @@ def run(options: argparse.Namespace) -> None:
             f"case id {options.case!r} cannot be a file name; expected letters, digits, '.', '_', '-', at most 64."
         )
     load_scheme(options.label_scheme)
+    require_axes(options.assume_orientation)
     if options.source:
         version, _ = get_edition(options.source, options.version)
         fetch_case(
@@ -78,6 +83,7 @@ def run(options: argparse.Namespace) -> None:
             license=options.license,
             attribution=options.attribution,
             label_scheme=options.label_scheme,
+            assume_orientation=options.assume_orientation,
         )
 
 

@@ -23,13 +23,14 @@ def add(stages: argparse._SubParsersAction) -> None:
         metavar="NAME",
         help="structures: groups that the CT must hold; vertebra: L1 L2 ..., each a case of its own in <out>-L1, ...",
     )
+    stage.add_argument("--strict", action="store_true", help="set aside files that contradict themselves, too")
     stage.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     from pipeline.ingest import ingest, ingest_vertebrae
 
-    grid = {"cube": options.cube, "spacing_mm": options.spacing_mm}
+    grid = {"cube": options.cube, "spacing_mm": options.spacing_mm, "strict": options.strict}
     if bool(options.along) != (options.region in ("structures", "vertebra")):
         raise UserError(
             f"--region {options.region} with --along {' '.join(options.along) or '(nothing)'}; expected names for "

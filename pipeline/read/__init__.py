@@ -23,15 +23,16 @@ from pipeline.read.volume import Volume
 __all__ = ["Volume", "read_label", "read_volume"]
 
 
-def read_volume(path: Path, *, strict: bool = False) -> Volume:
+def read_volume(path: Path, *, strict: bool = False, assume_orientation: str = "") -> Volume:
     """A CT in HU from NIfTI, NRRD, MetaImage or a folder with a DICOM series; CaseError where it cannot be trusted.
 
     `strict` also refuses files that contradict themselves, which are otherwise read by a stated rule and flagged.
+    `assume_orientation`, as LAS, is for NIfTI files that give none and would be refused: where their axes run to.
     """
     if path.is_dir():
         data, affine, subject, sha256, flags = read_dicom(path)
     else:
-        stored, sha256 = _read_file(path)
+        stored, sha256 = _read_file(path, assume_orientation)
         data, replaced = to_hu(stored)
         affine, subject = stored.affine, None
         flags = set(stored.flags) | ({"NONFINITE_FIXED"} if replaced else set())
@@ -41,17 +42,17 @@ def read_volume(path: Path, *, strict: bool = False) -> Volume:
     return Volume(data, affine, tuple(sorted(flags)), subject, sha256)
 
 
-def read_label(path: Path) -> Volume:
+def read_label(path: Path, *, assume_orientation: str = "") -> Volume:
     """A label map (int16 ids, 0 background) from a file, on its own affine, possibly that of a cropped box."""
     if path.is_dir():
         raise CaseError("E_NOT_NIFTI", "the label map is a folder; expected a NIfTI, NRRD or MetaImage file")
-    stored, sha256 = _read_file(path)
+    stored, sha256 = _read_file(path, assume_orientation)
     data = to_ids(stored)
     flags = set(stored.flags) | check_affine(stored.affine, data.shape, smallest_mm=0.0)
     return Volume(data, stored.affine, tuple(sorted(flags)), None, sha256)
 
 
-def _read_file(path: Path) -> tuple[Stored, str]:
+def _read_file(path: Path, assume_orientation: str) -> tuple[Stored, str]:
     try:
         with path.open("rb") as handle:
             magic = handle.read(132)
@@ -62,5 +63,5 @@ def _read_file(path: Path) -> tuple[Stored, str]:
     if METAIMAGE_START.match(magic):
         stored = read_mha(path)
     else:
-        stored = read_nrrd(path) if magic.startswith(b"NRRD") else read_nifti(path)
+        stored = read_nrrd(path) if magic.startswith(b"NRRD") else read_nifti(path, assume_orientation)
     return stored, content_sha256(path)

@@ -6,13 +6,14 @@ import math
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 from numpy import ndarray
 
 from pipeline.errors import CaseError
+from pipeline.orientation import SIDES
 from pipeline.read.stream import Stream
 from pipeline.read.values import Stored, check_dtype, read_stored
 
@@ -22,13 +23,16 @@ _LARGEST_EXTENSION = 16 << 20
 _FORMS_AGREE_VOXELS = 0.1
 
 
-def read_nifti(path: Path) -> Stored:
-    """Voxels and affine of a 3-D NIfTI file. The sform wins over the qform, both over pixdim."""
+def read_nifti(path: Path, assume_orientation: str = "") -> Stored:
+    """Voxels and affine of a 3-D NIfTI file. The sform wins over the qform, both over pixdim.
+
+    `assume_orientation` (read_volume) is for a file that has neither.
+    """
     stream = Stream(path)
     header = _parse(stream)
     shape = _shape(header)
     dtype = _dtype(header)
-    affine, forms_differ = _affine(header, shape)
+    affine, forms_differ = _affine(header, shape, assume_orientation)
     units = int(header["xyzt_units"]) & 7
     if units not in _MM_OR_UNSAID:
         raise CaseError("E_UNITS", f"the header gives lengths in {_UNITS.get(units, 'an unknown unit')}, expected mm")
@@ -82,7 +86,9 @@ def _dtype(header: Nifti1Header) -> np.dtype:
     return dtype
 
 
-def _affine(header: Nifti1Header, shape: tuple[int, ...]) -> tuple[Float64[ndarray, "4 4"], bool]:
+def _affine(
+    header: Nifti1Header, shape: tuple[int, ...], assume_orientation: str
+) -> tuple[Float64[ndarray, "4 4"], bool]:
     """Index -> RAS mm and whether qform and sform disagree by more than a tenth of a voxel at a corner.
 
     A negative voxel size is a disagreement as well: some readers mirror the image for it.
@@ -99,6 +105,8 @@ def _affine(header: Nifti1Header, shape: tuple[int, ...]) -> tuple[Float64[ndarr
         except (HeaderDataError, ValueError):
             if not has_sform:
                 raise CaseError("E_HEADER", "the header's orientation quaternion is not valid") from None
+    if not has_sform and qform is None and assume_orientation:
+        return _assumed(assume_orientation, header["pixdim"][1:4]), False
     if not has_sform and qform is None:
         raise CaseError("E_NO_ORIENTATION", "the header gives no orientation: sform_code and qform_code are both 0")
     if sform is None:
@@ -106,6 +114,16 @@ def _affine(header: Nifti1Header, shape: tuple[int, ...]) -> tuple[Float64[ndarr
     if has_qform:
         mirrored |= qform is None or _apart_voxels(sform, qform, shape) > _FORMS_AGREE_VOXELS
     return sform, mirrored
+
+
+def _assumed(axes: str, spacing_mm: Float32[ndarray, "3"]) -> Float64[ndarray, "4 4"]:
+    """The affine of voxels whose axes run to three sides of the patient, as LAS; the first voxel lies at the origin."""
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for column, side in enumerate(axes):
+        row = next(n for n, pair in enumerate(SIDES) if side in pair)
+        affine[row, column] = spacing_mm[column] if side == SIDES[row][1] else -spacing_mm[column]
+    return affine
 
 
 def _apart_voxels(one: ndarray, other: ndarray, shape: tuple[int, ...]) -> float:

@@ -4,9 +4,12 @@ OUTPUT results/ingest/{case}/case.json  and ct.nii.gz beside it, unless the case
 """
 
 REGION = EXPERIMENT["region"]
-REGION_OPTIONS = [] if REGION["kind"] == "cube" else ["--region", REGION["kind"]]
+INGEST_OPTIONS = [] if REGION["kind"] == "cube" else ["--region", REGION["kind"]]
 if REGION["kind"] in ("structures", "vertebra"):
-    REGION_OPTIONS += ["--along", *REGION["structures" if REGION["kind"] == "structures" else "vertebrae"]]
+    INGEST_OPTIONS += ["--along", *REGION["structures" if REGION["kind"] == "structures" else "vertebrae"]]
+
+if EXPERIMENT["strict"]:
+    INGEST_OPTIONS.append("--strict")
 
 
 rule ingest:
@@ -27,8 +30,8 @@ rule ingest:
     params:
         cube=EXPERIMENT["grid"]["shape"],
         spacing_mm=EXPERIMENT["grid"]["spacing_mm"],
-        region=REGION_OPTIONS,
+        options=INGEST_OPTIONS,
         version=RESULT_VERSION["ingest"],
     shell:
         "python -m pipeline ingest {input:q} --cube {params.cube:q} --spacing-mm {params.spacing_mm:q}"
-        " {params.region:q} --out results/ingest/{wildcards.case:q} 2> {log:q}"
+        " {params.options:q} --out results/ingest/{wildcards.case:q} 2> {log:q}"

@@ -15,6 +15,10 @@ _COLUMNS = {"case", "ct", "label", "subject", "split"}
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
+_ABOUT = ("dataset", "license", "attribution", "label_scheme", "assume_orientation")
+"""What an entry of the config says of all its cases."""
+
+
 def plan(entry: dict, folder: Path) -> list[PlannedCase]:
     """One case per row of the CSV or per match of the pattern; relative paths count from `folder`."""
     if bool(entry.get("csv")) == bool(entry.get("pattern")):
@@ -121,8 +125,7 @@ def _case(entry: dict, folder: Path, row: dict[str, str], split: str) -> Planned
     arguments = [f"--case={case}", f"--split={split}"]
     if row.get("subject"):
         arguments.append(f"--subject-key={subject_key(entry['dataset'], row['subject'])}")
-    for option in ("dataset", "license", "attribution", "label_scheme"):
-        arguments.append(f"--{option.replace('_', '-')}={entry[option]}")
+    arguments += [f"--{option.replace('_', '-')}={entry[option]}" for option in _ABOUT if option in entry]
     inputs = []
     files = {option: folder / row[option] for option in ("ct", "label") if row.get(option)}
     if all(map(_sayable, files.values())):
@@ -151,7 +154,17 @@ def _watchable(path: Path) -> bool:
 SOURCE = Source(
     about="your own files, listed in a CSV or found by a pattern; NIfTI, NRRD, MetaImage or DICOM folders; labels also as "
     "DICOM segmentation",
-    keys=("csv", "pattern", "label_pattern", "dataset", "license", "attribution", "label_scheme", "split"),
+    keys=(
+        "csv",
+        "pattern",
+        "label_pattern",
+        "dataset",
+        "license",
+        "attribution",
+        "label_scheme",
+        "split",
+        "assume_orientation",
+    ),
     needs=("dataset", "license", "attribution"),
     plan=plan,
 )

@@ -12,9 +12,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pipeline.__main__ import main
 from pipeline.ingest import ingest
 from pipeline.label import label
 from pipeline.nifti import load_nifti
+from pipeline.records import read_record
 from tests.cohorts import write_nifti
 from tests.pipeline.records import fetched
 from tests.pipeline.test_read_dicom import save, series
@@ -217,7 +219,19 @@ def test_strict_ingest_refuses_what_contradicts_itself(tmp_path):
     record = fetched(tmp_path, tmp_path / "ct.nii.gz")
     done = ingest(record, tmp_path / "ingest", cube=24, spacing_mm=4.0)
     assert (done["status"], done["flags"]) == ("ok", ["QS_MISMATCH"])
-    done = ingest(record, tmp_path / "ingest", cube=24, spacing_mm=4.0, strict=True)
+    command = [
+        "ingest",
+        str(record),
+        "--cube",
+        "24",
+        "--spacing-mm",
+        "4",
+        "--strict",
+        "--out",
+        str(tmp_path / "strict"),
+    ]
+    assert main(command) == 0
+    done = read_record(tmp_path / "strict/case.json")
     assert (done["status"], done["code"]) == ("quarantined", "E_HEADER")
 
 

@@ -248,6 +248,18 @@ def test_n10_no_orientation(tmp_path):
     refused(tmp_path / "s0007", "E_NO_ORIENTATION", read=read_label)
 
 
+@pytest.mark.parametrize("axes", ["LAS", "RPI", "PIR"])
+def test_n10_an_orientation_that_the_user_states(tmp_path, axes):
+    """As nibabel names the axes; a file that has an orientation keeps its own."""
+    path = tmp_path / "s0007"
+    path.write_bytes(nifti_bytes(qform_code=0, sform_code=0))
+    found = read_volume(path, assume_orientation=axes)
+    assert "".join(nib.aff2axcodes(found.affine)) == axes
+    np.testing.assert_allclose(nib.affines.voxel_sizes(found.affine), nib.affines.voxel_sizes(AFFINE), rtol=1e-6)
+    path.write_bytes(nifti_bytes())
+    np.testing.assert_allclose(read_volume(path, assume_orientation=axes).affine, AFFINE, atol=1e-4)
+
+
 @pytest.mark.parametrize("slope, intercept", [(0, 0), (np.nan, np.nan), (np.inf, 3), (0, -7)])
 def test_n11_no_slope_means_no_scaling(tmp_path, slope, intercept):
     (tmp_path / "s0007").write_bytes(nifti_bytes(scl_slope=slope, scl_inter=intercept))

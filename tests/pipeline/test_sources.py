@@ -583,6 +583,40 @@ def test_two_cases_of_one_odd_name_are_told_by_their_places(tmp_path):
         make_plan(entry("folder", csv="cts.csv", **FOLDER), tmp_path)
 
 
+def test_an_orientation_stated_for_a_folder_reaches_the_cube(tmp_path):
+    """A file without one is set aside; stated, cube and labels are those of the file that says so itself."""
+    cubes, labels = {}, {}
+    for name, codes in (("said", 1), ("unsaid", 0)):
+        (tmp_path / name).mkdir()
+        ct, label = (tmp_path / name / f"{kind}.nii.gz" for kind in ("ct", "label"))
+        hu, ids = phantom(1)
+        for array, path in ((hu, ct), ((ids == BALL).astype(np.uint8) * 5, label)):
+            image = nib.Nifti1Image(array.T, np.diag([-3.0, 3, 3, 1]))
+            image.set_sform(image.affine, codes)
+            image.set_qform(image.affine, codes)
+            nib.save(image, path)
+        for option in ([], ["--assume-orientation", "LAS"]):
+            out = tmp_path / f"{name}{len(option)}"
+            fetch_one = ["fetch", "--case", name, "--ct", str(ct), "--label", str(label), "--out", str(out)]
+            assert main([*fetch_one, *option]) == 0
+            assert main(["ingest", str(out / "case.json"), "--cube", "16", "--out", str(out / "i")]) == 0
+            record = json.loads((out / "i/case.json").read_text())
+            if record["status"] != "ok":
+                assert (name, option, record["code"]) == ("unsaid", [], "E_NO_ORIENTATION")
+                continue
+            cubes[name, bool(option)] = voxels(out / "i/ct.nii.gz")
+            names = ["--structures", "liver", "--out", str(out / "l")]
+            assert main(["label", str(out / "i/case.json"), *names]) == 0
+            labels[name, bool(option)] = voxels(out / "l/label.nii.gz")
+    assert set(cubes) == {("said", False), ("said", True), ("unsaid", True)} and labels["said", False].any()
+    for told in cubes:
+        np.testing.assert_array_equal(cubes[told], cubes["said", False])
+        np.testing.assert_array_equal(labels[told], labels["said", False])
+    planned = make_plan(entry("folder", pattern="{case}/ct.nii.gz", **FOLDER, assume_orientation="LAS"), tmp_path)
+    assert all("--assume-orientation=LAS" in case.fetch for case in planned.cases.values())
+    assert main(["fetch", "--case", "a", "--ct", "x", "--assume-orientation", "LAA", "--out", str(tmp_path / "o")]) == 2
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
