@@ -48,6 +48,7 @@ def test_w02_w03_too_many_bad_cases_stop_the_run_with_the_top_reasons(tmp_path, 
         "reason": "the file is broken",
     }
     good = {"stage": "label", "status": "ok", "split": "test", "label_status": [3], "flags": [], "dataset": "d"}
+    good["license"] = "CC-BY-4.0"
     paths = []
     for number in range(20):
         one = record if number < bad else {**good, "subject_key": str(number), "ct_sha256": str(number)}
