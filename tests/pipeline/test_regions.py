@@ -251,7 +251,9 @@ def test_the_label_map_of_all_vertebrae_is_read_once_and_gives_the_same_labels(t
 
     reads = []
     read_label = pipeline.label.read_label
-    monkeypatch.setattr(pipeline.label, "read_label", lambda path: reads.append(path) or read_label(path))
+    monkeypatch.setattr(
+        pipeline.label, "read_label", lambda path, **options: reads.append(path) or read_label(path, **options)
+    )
     records = [tmp_path / f"i/{record['case']}/case.json" for record in vertebrae_of(tmp_path)]
     reads.clear()
     options = ["--structures", "kidney", "vertebrae", "--out"]
