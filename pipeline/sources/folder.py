@@ -154,17 +154,7 @@ def _watchable(path: Path) -> bool:
 SOURCE = Source(
     about="your own files, listed in a CSV or found by a pattern; NIfTI, NRRD, MetaImage or DICOM folders; labels also as "
     "DICOM segmentation",
-    keys=(
-        "csv",
-        "pattern",
-        "label_pattern",
-        "dataset",
-        "license",
-        "attribution",
-        "label_scheme",
-        "split",
-        "assume_orientation",
-    ),
+    keys=("csv", "pattern", "label_pattern", "split", *_ABOUT),
     needs=("dataset", "license", "attribution"),
     plan=plan,
 )
