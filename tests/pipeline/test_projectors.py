@@ -12,7 +12,9 @@ from pipeline.native import has_kernels
 from pipeline.physics.materials import DECOMPOSITIONS, MATERIALS, decompose
 from pipeline.physics.monoenergetic import hu_to_mu
 from pipeline.projectors import PROJECTORS, get_projector
+from pipeline.projectors.columns import steep
 from pipeline.projectors.from_hu import areal_densities, attenuation_integrals
+from pipeline.projectors.rays import grid_view
 
 _OPTIONAL = {"astra": "astra", "cil": "cil"}
 _ANY_POSE = ("reference", "siddon", "joseph", "parallel")
@@ -469,3 +471,21 @@ def test_unknown_missing_and_unfit_backends_are_named(monkeypatch):
         get_projector("parallel", "parallel")(
             np.zeros((4, 4, 4)), affine, [view_of("PA", centre, "cone", shape=(4, 4), pixel_mm=1.0)]
         )
+
+
+@pytest.mark.parametrize("offset_v_mm", [-260.0, -90.0, 0.0, 90.0, 260.0])
+@pytest.mark.parametrize("affine", [np.diag([1.0, 1, 1, 1]), np.diag([-1.0, 1, -1, 1])], ids=["RAS", "LAI"])
+def test_a_ray_that_is_steep_anywhere_on_the_detector_is_noticed(affine, offset_v_mm):
+    """Also on one that lies above or below the central ray altogether, whichever way the axis runs."""
+    asked = set()
+    for sdd_mm in (150.0, 250.0, 500.0, 900.0):
+        view = make_view(
+            "PA", np.zeros(3), beam="cone", detector_px=(96, 32), pixel_mm=2.0,
+            sdd_mm=sdd_mm, sod_mm=100.0, offset_mm=(30.0, offset_v_mm),
+        )  # fmt: skip
+        seen = grid_view(view, affine)
+        direction = np.abs(seen.directions(seen.pixels()))
+        truth = bool((direction[..., 2] > direction[..., :2].max(axis=-1)).any())
+        assert steep(seen, 2) is truth
+        asked.add(truth)
+    assert (True in asked) is (offset_v_mm != 0)

@@ -345,6 +345,23 @@ def test_a_label_map_of_another_ct_or_question_or_a_killed_run_is_made_again(tmp
     assert len(asked) == 2
 
 
+def test_a_ct_without_orientation_is_labelled_where_the_user_says_it_lies(tmp_path, package):
+    package(config=SETTINGS, api=ANSWERS.replace("HEART", str(HEART)))
+    write_weights(weights_folder(), [*WEIGHTS[True], 298])
+    image = stored(phantom()[0], "LAS")
+    image.set_sform(image.affine, 0)
+    image.set_qform(image.affine, 0)
+    nib.save(image, tmp_path / "ct.nii.gz")
+    ct, out = str(tmp_path / "ct.nii.gz"), str(tmp_path / "fetch")
+    assert main(["fetch", "--case", "a", "--ct", ct, "--assume-orientation", "LAS", "--out", out]) == 0
+    assert segment_all([tmp_path / "fetch/case.json"], tmp_path) == {"a": "made"}
+    record = segment_one(tmp_path / "fetch/case.json", tmp_path)
+    assert record["status"] == "ok"
+    label = nib.load(tmp_path / "segment/a/label.nii.gz")
+    assert "".join(nib.aff2axcodes(label.affine)) == "LAS"
+    np.testing.assert_array_equal(np.asarray(label.dataobj) == HEART, image.get_fdata() > 160)
+
+
 def test_only_one_record_without_ahead(tmp_path, capsys):
     record = str(fetched(tmp_path))
     assert main(["segment", record, record, "--structures", "heart", "--out", str(tmp_path / "segment")]) == 2
