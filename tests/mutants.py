@@ -124,8 +124,8 @@ MUTANTS = (
     Mutant(
         "slice spacing forgotten in the axis sum",
         "pipeline/projectors/parallel.py",
-        "_on_detector(sums[axis], one, axis) * np.float32(_step_mm(one, axis))",
-        "_on_detector(sums[axis], one, axis)",
+        "_on_detector(sums[axis], one, axis), _step_mm(one, axis), out",
+        "_on_detector(sums[axis], one, axis), np.float32(1), out",
         "tests/pipeline/test_projectors.py",
     ),
     Mutant(
@@ -192,10 +192,31 @@ MUTANTS = (
         "tests/test_contract.py",
     ),
     Mutant(
+        "Joseph's columns: a ray's share of its two rows exchanged",
+        "pipeline/kernels/columns_joseph.c",
+        "fmaf(share, far[lane], fmaf(rest, near[lane], line[lane]))",
+        "fmaf(rest, far[lane], fmaf(share, near[lane], line[lane]))",
+        "tests/pipeline/test_projectors.py",
+    ),
+    Mutant(
+        "Joseph's columns: voxels beyond the end are read as if they were there",
+        "pipeline/kernels/columns_joseph.c",
+        "resample_sixteen(slab, column, count, &at, row, rows + v, narrow, halves, 0);",
+        "resample_sixteen(slab, column, count, &at, row, rows + v, narrow, halves, 1);",
+        "tests/pipeline/test_projectors.py",
+    ),
+    Mutant(
+        "the tube of a cone moves with a shift of the grid that its pixels do not make",
+        "pipeline/projectors/rays.py",
+        "_without_dust(source) if parallel else source + shift,",
+        "_without_dust(source) if parallel else source - shift,",
+        "tests/pipeline/test_projectors.py",
+    ),
+    Mutant(
         "Joseph's columns: axes a and b swapped",
         "pipeline/projectors/columns.py",
-        "d, o = np.where(along_b, b, a), np.where(along_b, a, b)",
-        "o, d = np.where(along_b, b, a), np.where(along_b, a, b)",
+        "return np.where(along_b, b, a), np.where(along_b, a, b)",
+        "return np.where(along_b, a, b), np.where(along_b, b, a)",
         "tests/pipeline/test_projectors.py",
     ),
     Mutant(

@@ -157,9 +157,12 @@ AVX512_INLINE Sixteen sixteen_at(int v, const Span *span, int n) {
                      _mm512_cmplt_epu32_mask(near, size), _mm512_cmplt_epu32_mask(far, size)};
 }
 
-AVX512_INLINE __m512 sixteen_voxels(const char *column, int64_t from, __mmask16 mask, int halves) {
-    if (halves) return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, (const uint16_t *)column + from));
-    return _mm512_maskz_loadu_ps(mask, (const float *)column + from);
+/* A load without a mask takes half as long. */
+AVX512_INLINE __m512 sixteen_voxels(const char *column, int64_t from, __mmask16 mask, int halves, int whole) {
+    const uint16_t *half = (const uint16_t *)column + from;
+    const float *single = (const float *)column + from;
+    if (halves) return _mm512_cvtph_ps(whole ? _mm256_loadu_si256((const __m256i *)half) : _mm256_maskz_loadu_epi16(mask, half));
+    return whole ? _mm512_loadu_ps(single) : _mm512_maskz_loadu_ps(mask, single);
 }
 
 AVX512_INLINE __m512 pick(__m512 low, __m512 high, const Sixteen *at, int narrow) {
@@ -178,11 +181,12 @@ AVX512_INLINE void add_ray(const char *first, const char *second, int64_t ahead,
         Sixteen at = sixteen_at(v, span, n);
         int64_t lowest = _mm_cvtsi128_si32(at.lowest);
         __builtin_prefetch(second + lowest * size + ahead, 0, 2);
-        __m512 a = sixteen_voxels(first, lowest, at.first, halves), b = sixteen_voxels(second, lowest, at.first, halves);
+        __m512 a = sixteen_voxels(first, lowest, at.first, halves, 0);
+        __m512 b = sixteen_voxels(second, lowest, at.first, halves, 0);
         __m512 low = _mm512_fmadd_ps(f, _mm512_sub_ps(b, a), a), high = low;
         if (!narrow) {
-            a = sixteen_voxels(first, lowest + LANES, at.second, halves);
-            b = sixteen_voxels(second, lowest + LANES, at.second, halves);
+            a = sixteen_voxels(first, lowest + LANES, at.second, halves, 0);
+            b = sixteen_voxels(second, lowest + LANES, at.second, halves, 0);
             high = _mm512_fmadd_ps(f, _mm512_sub_ps(b, a), a);
         }
         _mm512_storeu_ps(line + v, _mm512_add_ps(_mm512_loadu_ps(line + v), pick(low, high, &at, narrow)));
@@ -198,21 +202,29 @@ AVX512 static void add_ray_avx512(const char *first, const char *second, int64_t
         narrow ? add_ray(first, second, ahead, n, share, span, line, 1, 0) : add_ray(first, second, ahead, n, share, span, line, 0, 0);
 }
 
-/* rows [i][v] = resampled columns [i], `count` of them side by side. */
+/* rows [i][v] = sixteen pixels of the resampled columns [i], `count` of them side by side. */
+AVX512_INLINE void resample_sixteen(const Slab *slab, const char *column, int count, const Sixteen *at, int64_t row, float *rows,
+                                    int narrow, int halves, int whole) {
+    int64_t size = halves ? sizeof(uint16_t) : sizeof(float), lowest = _mm_cvtsi128_si32(at->lowest);
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++) {
+        const char *from = column + i * slab->next;
+        __builtin_prefetch(from + lowest * size + slab->ahead, 0, 2);
+        __m512 low = sixteen_voxels(from, lowest, at->first, halves, whole), high = low;
+        if (!narrow) high = sixteen_voxels(from, lowest + LANES, at->second, halves, whole);
+        _mm512_storeu_ps(rows + i * row, pick(low, high, at, narrow));
+    }
+}
+
 AVX512_INLINE void resample_group(const Slab *slab, const char *column, int count, const Span *span, const Sixteen *places, int64_t row,
                                   float *rows, int narrow, int halves) {
     int64_t size = halves ? sizeof(uint16_t) : sizeof(float);
     for (int v = span->begin; v < span->end; v += LANES) {
         Sixteen at = places[v / LANES];
-        int64_t lowest = _mm_cvtsi128_si32(at.lowest);
-#pragma GCC unroll 4
-        for (int i = 0; i < count; i++) {
-            const char *from = column + i * slab->next;
-            __builtin_prefetch(from + lowest * size + slab->ahead, 0, 2);
-            __m512 low = sixteen_voxels(from, lowest, at.first, halves), high = low;
-            if (!narrow) high = sixteen_voxels(from, lowest + LANES, at.second, halves);
-            _mm512_storeu_ps(rows + i * row + v, pick(low, high, &at, narrow));
-        }
+        if (at.first == 0xffff && (narrow || at.second == 0xffff))
+            resample_sixteen(slab, column, count, &at, row, rows + v, narrow, halves, 1);
+        else
+            resample_sixteen(slab, column, count, &at, row, rows + v, narrow, halves, 0);
     }
     int first = _mm_cvtsi128_si32(places[span->begin / LANES].lowest), last = _mm_cvtsi128_si32(places[span->end / LANES - 1].lowest);
     for (int i = 0; i < count; i++) /* the line behind the last one */
@@ -289,8 +301,9 @@ INLINE void resample_columns(const Slab *slab, const Crossing *crossing, int m, 
 
 /* line += the ray `share` of the way from one row to the next. */
 INLINE void mix_rows(const float *restrict near, const float *restrict far, float share, const Span *span, float *restrict line) {
+    float rest = 1 - share;
     for (int v = span->begin; v < span->end; v += LANES)
-        for (int lane = v; lane < v + LANES; lane++) line[lane] += LERP(near[lane], far[lane], share);
+        for (int lane = v; lane < v + LANES; lane++) line[lane] = fmaf(share, far[lane], fmaf(rest, near[lane], line[lane]));
 }
 
 /* The ray between the voxel columns i and i + 1 on its own. */

@@ -10,7 +10,7 @@ import ctypes
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Num
+from jaxtyping import Bool, Float, Float32, Num
 from numpy import ndarray
 
 from pipeline.native import call
@@ -118,22 +118,26 @@ def paths_of(seen: GridView, axis: int) -> ndarray:
     a, b = _others(axis)
     pixel, direction = seen.first_row
     along_b = np.abs(direction[:, b]) > np.abs(direction[:, a])
-    d, o = np.where(along_b, b, a), np.where(along_b, a, b)
-    row = np.arange(len(pixel))
-    pace = direction[row, d]
+    pace, slope_o = _sorted(along_b, direction[:, a], direction[:, b])
+    pixel_d, pixel_o = _sorted(along_b, pixel[:, a], pixel[:, b])
     paths = np.zeros(len(pixel), _PATH)
     paths["driving"] = along_b
-    slope_o, slope_c = direction[row, o] / pace, direction[:, axis] / pace
-    paths["o1"], paths["o0"] = slope_o, pixel[row, o] - slope_o * pixel[row, d]
-    paths["c01"], paths["c00"] = slope_c, pixel[:, axis] - slope_c * pixel[row, d]
+    slope_o, slope_c = slope_o / pace, direction[:, axis] / pace
+    paths["o1"], paths["o0"] = slope_o, pixel_o - slope_o * pixel_d
+    paths["c01"], paths["c00"] = slope_c, pixel[:, axis] - slope_c * pixel_d
     if seen.parallel:
         paths["c10"] = seen.step_v[axis]
     else:  # towards the tube the rays of a column draw together
         paths["c11"] = seen.step_v[axis] / pace
-        paths["c10"] = -seen.source[d] * paths["c11"]
+        paths["c10"] = -np.where(along_b, seen.source[b], seen.source[a]) * paths["c11"]
     for name, coefficient in zip(("s0", "s1", "s2"), seen.path_mm_squared(), strict=True):
         paths[name] = coefficient / pace**2
     return paths
+
+
+def _sorted(along_b: Bool[ndarray, "u"], a: Float[ndarray, "u"], b: Float[ndarray, "u"]) -> tuple[ndarray, ndarray]:
+    """What belongs to the driving axis of each ray, and what to the other one."""
+    return np.where(along_b, b, a), np.where(along_b, a, b)
 
 
 def run_columns(

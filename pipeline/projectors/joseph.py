@@ -16,7 +16,7 @@ from numpy import ndarray
 from pipeline.geometry import View
 from pipeline.native import call, has_kernels
 from pipeline.projectors.columns import Code, as_columns, column_axis, plain, run_columns, steep
-from pipeline.projectors.rays import GridView, Rays, driven_rays, grid_view
+from pipeline.projectors.rays import GridView, Rays, driven_rays, grid_views
 
 
 def project_joseph(
@@ -30,8 +30,7 @@ def project_joseph(
     images = np.empty((len(views), *views[0].shape), np.float32)
     if mu_per_mm.dtype.type != np.float16:
         mu_per_mm = np.asarray(mu_per_mm, np.float32)  # an int16 volume here is no HU
-    for view, image in zip(views, images, strict=True):
-        seen = grid_view(view, affine)
+    for seen, image in zip(grid_views(views, affine), images, strict=True):
         axis = _fast_axis(seen)
         if axis is None:
             image[:] = _any_pose(mu_per_mm, seen)
@@ -54,7 +53,7 @@ def project_joseph_hu(
     Where that is not possible (a tilted detector, no kernels), each of `volumes` makes one channel's volume instead.
     """
     images = np.empty((len(views), code.channels, *views[0].shape), np.float32)
-    seen = [grid_view(view, affine) for view in views]
+    seen = grid_views(views, affine)
     axes = [_fast_axis(one) for one in seen]
     for axis in {axis for axis in axes if axis is not None}:
         columns = as_columns(ct_hu, axis)

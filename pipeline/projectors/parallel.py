@@ -18,7 +18,7 @@ from pipeline.geometry import View
 from pipeline.native import call, has_kernels
 from pipeline.projectors.columns import column_axis, paths_of, reorder
 from pipeline.projectors.joseph import project_joseph
-from pipeline.projectors.rays import GridView, grid_view
+from pipeline.projectors.rays import GridView, grid_views
 
 _BLOCK = 64
 
@@ -28,31 +28,30 @@ def project_parallel(
 ) -> Float32[ndarray, "view v u"]:
     """Line integrals of parallel beams in any pose."""
     volume = np.asarray(mu_per_mm, np.float32)
-    seen = [grid_view(view, affine) for view in views]
+    seen = grid_views(views, affine)
     for one in seen:
         if not one.parallel:
             raise UserError(f"view {one.view.name}: backend 'parallel' cannot simulate a cone beam. Use 'joseph'.")
-    images: list[ndarray | None] = [None] * len(seen)
+    images = np.empty((len(views), *views[0].shape), np.float32)
+    left = dict(enumerate(seen))
 
-    axes = [_beam_axis(one) for one in seen]
-    sums = axis_sums(volume, {axis for axis in axes if axis is not None})
-    for number, (one, axis) in enumerate(zip(seen, axes, strict=True)):
-        if axis is not None:
-            images[number] = _on_detector(sums[axis], one, axis) * np.float32(_step_mm(one, axis))
+    axes = {number: axis for number, one in left.items() if (axis := _beam_axis(one)) is not None}
+    sums = axis_sums(volume, set(axes.values()))
+    for number, axis in axes.items():
+        one = left.pop(number)
+        np.multiply(_on_detector(sums[axis], one, axis), _step_mm(one, axis), out=images[number], dtype=np.float32)
 
     for axis in range(3):
-        sheets = [number for number in range(len(seen)) if images[number] is None and _sheet_axis(seen[number]) == axis]
+        sheets = [number for number, one in left.items() if _sheet_axis(one) == axis]
         if sheets:
-            for number, image in zip(sheets, _sheets(volume, [seen[number] for number in sheets], axis), strict=True):
-                images[number] = image
-    for number in range(len(seen)):
-        if images[number] is None:
-            images[number] = project_joseph(volume, affine, [seen[number].view])[0]
-    return np.stack(images)
+            images[sheets] = _sheets(volume, [left.pop(number) for number in sheets], axis)
+    for number, one in left.items():
+        images[number] = project_joseph(volume, affine, [one.view])[0]
+    return images
 
 
-def _step_mm(seen: GridView, axis: int) -> float:
-    return float(np.linalg.norm(seen.view.source_mm[:3]) / abs(seen.source[axis]))
+def _step_mm(seen: GridView, axis: int) -> np.float32:
+    return np.float32(np.linalg.norm(seen.view.source_mm[:3]) / abs(seen.source[axis]))
 
 
 def _beam_axis(seen: GridView) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -35,8 +36,9 @@ class GridView:
 
     @cached_property
     def first_row(self) -> tuple[Float[ndarray, "u 3"], Float[ndarray, "u 3"]]:
-        """Pixels (0, u), and their directions."""
-        pixels = self.origin + np.arange(self.view.shape[1])[:, None] * self.step_u
+        """Pixels (0, u), and their directions; in memory the x of all pixels lie side by side."""
+        u = np.arange(self.view.shape[1])
+        pixels = (self.origin[:, None] + self.step_u[:, None] * u).T
         return pixels, self.directions(pixels)
 
     def path_mm_squared(self) -> tuple[Float[ndarray, "u"], Float[ndarray, "u"], float]:
@@ -45,8 +47,10 @@ class GridView:
         u = np.arange(view.shape[1])
         if self.parallel:
             return np.full(len(u), float(view.source_mm[:3] @ view.source_mm[:3])), np.zeros(len(u)), 0.0
-        row = view.origin_mm - view.source_mm[:3] + u[:, None] * view.step_u_mm
-        return (row**2).sum(axis=1), 2 * row @ view.step_v_mm, float(view.step_v_mm @ view.step_v_mm)
+        x, y, z = (view.origin_mm - view.source_mm[:3])[:, None] + view.step_u_mm[:, None] * u
+        down_x, down_y, down_z = view.step_v_mm.tolist()
+        linear = 2 * (x * down_x + y * down_y + z * down_z)
+        return x * x + y * y + z * z, linear, down_x**2 + down_y**2 + down_z**2
 
     def path_mm(self) -> Float[ndarray, "u v"]:
         """Length in mm of the vectors that `directions` gives."""
@@ -55,25 +59,32 @@ class GridView:
         return np.sqrt(constant[:, None] + (linear[:, None] + square * v) * v)
 
 
-def grid_view(view: View, affine: Float[ndarray, "4 4"]) -> GridView:
-    """Express a view in the voxels of a grid."""
+def grid_views(views: Sequence[View], affine: Float[ndarray, "4 4"]) -> list[GridView]:
+    """Express views in the voxels of a grid."""
     to_index = np.linalg.inv(affine)
     turn, shift = to_index[:3, :3], to_index[:3, 3]
-    parallel = bool(view.source_mm[3] == 0)
-    source = turn @ view.source_mm[:3] + (0 if parallel else shift)
-    return GridView(
-        view,
-        _without_dust(source) if parallel else source,
-        parallel,
-        turn @ view.origin_mm + shift,
-        _without_dust(turn @ view.step_v_mm),
-        _without_dust(turn @ view.step_u_mm),
-    )
+    seen = []
+    for view in views:
+        parallel = bool(view.source_mm[3] == 0)
+        source = turn @ view.source_mm[:3]
+        seen.append(
+            GridView(
+                view,
+                _without_dust(source) if parallel else source + shift,
+                parallel,
+                turn @ view.origin_mm + shift,
+                _without_dust(turn @ view.step_v_mm),
+                _without_dust(turn @ view.step_u_mm),
+            )
+        )
+    return seen
 
 
 def _without_dust(vector: Float[ndarray, "3"]) -> Float[ndarray, "3"]:
     """Components that are zero but for rounding become zero: whether a step runs along an axis is asked often."""
-    return np.where(np.abs(vector) < 1e-12 * np.abs(vector).max(), 0.0, vector)
+    parts = vector.tolist()  # three numbers: NumPy would take ten times as long
+    dust = 1e-12 * max(map(abs, parts))
+    return np.array([0.0 if abs(part) < dust else part for part in parts])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy import ndarray
 from scipy.ndimage import map_coordinates
 
 from pipeline.geometry import View
-from pipeline.projectors.rays import GridView, grid_view
+from pipeline.projectors.rays import GridView, grid_views
 
 _CROSSINGS_AT_ONCE = 2_000_000
 _GAUSS = 0.5 / np.sqrt(3.0)
@@ -25,7 +25,7 @@ def project_reference(
     Beyond the outermost voxel centres the volume falls linearly to 0 over one voxel, so nothing of its mass is lost.
     """
     padded = np.pad(np.asarray(mu_per_mm, np.float64), 1)
-    return np.stack([_project(padded, grid_view(view, affine)) for view in views])
+    return np.stack([_project(padded, seen) for seen in grid_views(views, affine)])
 
 
 def _project(padded: Float64[ndarray, "z y x"], seen: GridView) -> Float64[ndarray, "v u"]:

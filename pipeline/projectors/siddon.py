@@ -16,7 +16,7 @@ from pipeline.geometry import View
 from pipeline.native import call, has_kernels
 from pipeline.projectors.columns import as_columns, column_axis, plain, run_columns
 from pipeline.projectors.joseph import LARGEST_STEP, Grid
-from pipeline.projectors.rays import GridView, driven_rays, grid_view
+from pipeline.projectors.rays import GridView, driven_rays, grid_views
 
 _CROSSINGS_AT_ONCE = 4_000_000
 
@@ -32,8 +32,7 @@ def project_siddon(
     volume = plain(np.asarray(mu_per_mm, np.float32))
     columns: dict[int, ndarray] = {}
     images = np.empty((len(views), *views[0].shape), np.float32)
-    for view, image in zip(views, images, strict=True):
-        seen = grid_view(view, affine)
+    for seen, image in zip(grid_views(views, affine), images, strict=True):
         axis = column_axis(seen) if has_kernels() else None
         if axis is not None and abs(seen.step_v[axis]) <= LARGEST_STEP:
             if axis not in columns:

@@ -14,7 +14,7 @@ from pipeline.physics.monoenergetic import hu_to_mu
 from pipeline.projectors import PROJECTORS, get_projector
 from pipeline.projectors.columns import steep
 from pipeline.projectors.from_hu import areal_densities, attenuation_integrals
-from pipeline.projectors.rays import grid_view
+from pipeline.projectors.rays import grid_views
 
 _OPTIONAL = {"astra": "astra", "cil": "cil"}
 _ANY_POSE = ("reference", "siddon", "joseph", "parallel")
@@ -483,7 +483,7 @@ def test_a_ray_that_is_steep_anywhere_on_the_detector_is_noticed(affine, offset_
             "PA", np.zeros(3), beam="cone", detector_px=(96, 32), pixel_mm=2.0,
             sdd_mm=sdd_mm, sod_mm=100.0, offset_mm=(30.0, offset_v_mm),
         )  # fmt: skip
-        seen = grid_view(view, affine)
+        (seen,) = grid_views([view], affine)
         direction = np.abs(seen.directions(seen.pixels()))
         truth = bool((direction[..., 2] > direction[..., :2].max(axis=-1)).any())
         assert steep(seen, 2) is truth
