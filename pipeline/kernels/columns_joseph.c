@@ -235,6 +235,8 @@ AVX512_INLINE void resample_groups(const Slab *slab, int first, int last, const 
                                    float *rows, int narrow, int halves) {
     for (; first + GROUP - 1 <= last; first += GROUP, rows += GROUP * row)
         resample_group(slab, slab->data + first * slab->next, GROUP, span, places, row, rows, narrow, halves);
+    for (; first < last; first += 2, rows += 2 * row)
+        resample_group(slab, slab->data + first * slab->next, 2, span, places, row, rows, narrow, halves);
     for (; first <= last; first++, rows += row)
         resample_group(slab, slab->data + first * slab->next, 1, span, places, row, rows, narrow, halves);
 }
@@ -302,6 +304,7 @@ INLINE void resample_columns(const Slab *slab, const Crossing *crossing, int m, 
 /* line += the ray `share` of the way from one row to the next. */
 INLINE void mix_rows(const float *restrict near, const float *restrict far, float share, const Span *span, float *restrict line) {
     float rest = 1 - share;
+#pragma GCC unroll 4
     for (int v = span->begin; v < span->end; v += LANES)
         for (int lane = v; lane < v + LANES; lane++) line[lane] = fmaf(share, far[lane], fmaf(rest, near[lane], line[lane]));
 }
