@@ -8,6 +8,6 @@ RESULT_VERSION = {
     "label": 2,
     "cohort": 2,
     "derive": 1,
-    "project": 3,
+    "project": 4,
     "shard": 1,
 }

@@ -75,8 +75,15 @@ MUTANTS = (
     Mutant(
         "half pixel dropped: axis sum",
         "pipeline/projectors/parallel.py",
-        "_lerp(shadow, seen.origin[row] + np.arange(rows)",
-        "_lerp(shadow, seen.origin[row] + 0.5 + np.arange(rows)",
+        "_lerp(shadow, origin[row], step_v[row], rows)",
+        "_lerp(shadow, origin[row] + 0.5, step_v[row], rows)",
+        "tests/pipeline/test_projectors.py",
+    ),
+    Mutant(
+        "axis sum: a grid half a voxel off counts as on the pixels",
+        "pipeline/projectors/parallel.py",
+        "if pace and off_rows < 1e-6 and",
+        "if pace and off_rows < 0.6 and",
         "tests/pipeline/test_projectors.py",
     ),
     Mutant(

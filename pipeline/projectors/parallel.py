@@ -6,6 +6,7 @@ across the detector's columns all slices share their rays, so columns of voxels 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,13 +52,13 @@ def project_parallel(
 
 
 def _step_mm(seen: GridView, axis: int) -> np.float32:
-    return np.float32(np.linalg.norm(seen.view.source_mm[:3]) / abs(seen.source[axis]))
+    return np.float32(math.hypot(*seen.view.source_mm[:3].tolist()) / abs(seen.source[axis]))
 
 
 def _beam_axis(seen: GridView) -> int | None:
     """The grid axis that the beam follows exactly."""
-    axis = int(np.argmax(np.abs(seen.source)))
-    return axis if np.count_nonzero(seen.source) == 1 else None
+    along = [axis for axis, part in enumerate(seen.source.tolist()) if part]
+    return along[0] if len(along) == 1 else None
 
 
 def axis_sums(volume: Float32[ndarray, "z y x"], axes: set[int]) -> dict[int, Float32[ndarray, "row column"]]:
@@ -74,24 +75,26 @@ def _on_detector(shadow: Float32[ndarray, "row column"], seen: GridView, axis: i
     """Bilinear look-up of the detector's pixels in a shadow whose rows and columns are the two other grid axes."""
     column, row = (other for other in range(3) if other != axis)
     rows, columns = seen.view.shape
-    if seen.step_v[column] == 0 and seen.step_u[row] == 0:
-        down = _lerp(shadow, seen.origin[row] + np.arange(rows) * seen.step_v[row])
-        return _lerp(down.T, seen.origin[column] + np.arange(columns) * seen.step_u[column]).T
-    if seen.step_v[row] == 0 and seen.step_u[column] == 0:
-        down = _lerp(shadow.T, seen.origin[column] + np.arange(rows) * seen.step_v[column])
-        return _lerp(down.T, seen.origin[row] + np.arange(columns) * seen.step_u[row]).T
+    origin, step_v, step_u = seen.origin.tolist(), seen.step_v.tolist(), seen.step_u.tolist()
+    if step_v[column] == 0 and step_u[row] == 0:
+        down = _lerp(shadow, origin[row], step_v[row], rows)
+        return _lerp(down.T, origin[column], step_u[column], columns).T
+    if step_v[row] == 0 and step_u[column] == 0:
+        down = _lerp(shadow.T, origin[column], step_v[column], rows)
+        return _lerp(down.T, origin[row], step_u[row], columns).T
     pixels = seen.pixels().transpose(1, 0, 2)
     where = [pixels[..., row], pixels[..., column]]
     return map_coordinates(shadow, where, order=1, mode="grid-constant", cval=0.0)
 
 
-def _lerp(rows: Float32[ndarray, "n m"], at: Float[ndarray, "k"]) -> Float32[ndarray, "k m"]:
-    """Rows at fractional positions; 0 outside, reached linearly over one row."""
-    whole = np.rint(at)
-    if np.abs(at - whole).max() < 1e-6 and min(whole[0], whole[-1]) >= 0 and max(whole[0], whole[-1]) < len(rows):
-        pace = int(whole[1] - whole[0]) if len(whole) > 1 else 1
-        first, last = int(whole[0]), int(whole[-1]) + pace
-        return rows[first : last if last >= 0 else None : pace]
+def _lerp(rows: Float32[ndarray, "n m"], start: float, step: float, count: int) -> Float32[ndarray, "{count} m"]:
+    """Rows at the positions start + k step; 0 outside, reached linearly over one row."""
+    first, pace = round(start), round(step)
+    last = first + (count - 1) * pace
+    off_rows = abs(start - first) + (count - 1) * abs(step - pace)
+    if pace and off_rows < 1e-6 and min(first, last) >= 0 and max(first, last) < len(rows):
+        return rows[first::pace][:count]
+    at = start + np.arange(count) * step
     padded = np.pad(rows, ((1, 1), (0, 0)))
     at = np.clip(at + 1, 0, len(rows) + 1)
     low = np.minimum(at.astype(np.intp), len(rows))
@@ -128,7 +131,7 @@ def _sheets(volume: Float32[ndarray, "z y x"], views: list[GridView], axis: int)
     for seen, path in zip(views, paths_per_view, strict=True):
         lines = sums[begin : begin + len(path), :length] * np.sqrt(path["s0"]).astype(np.float32)[:, None]
         begin += len(path)
-        images.append(_lerp(lines.T, seen.origin[axis] + np.arange(seen.view.shape[0]) * seen.step_v[axis]))
+        images.append(_lerp(lines.T, float(seen.origin[axis]), float(seen.step_v[axis]), seen.view.shape[0]))
     return images
 
 
