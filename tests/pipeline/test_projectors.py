@@ -231,6 +231,17 @@ def test_reference_is_the_integral_of_the_interpolated_volume(beam, name, more, 
     assert np.abs(image - marched).mean() < 5e-5 * marched.max()
 
 
+@pytest.mark.parametrize("name", ["PA", "AP", "LAT"])
+@pytest.mark.parametrize("offset_mm", [(0.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.6, 0.9), (20.0, -24.0)])
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_sums_along_an_axis_are_read_between_the_voxels_where_the_pixels_lie(kernels, name, offset_mm):
+    mu = lumpy((21, 21, 21))
+    affine, centre = grid(mu.shape, (2.0, 2.0, 2.0), (-7, 8, 90))
+    view = view_of(name, centre, "parallel", shape=(21, 21), pixel_mm=2.0, offset_mm=offset_mm)
+    wanted = run("parallel", "reference", mu, affine, view)
+    np.testing.assert_allclose(run("parallel", "parallel", mu, affine, view), wanted, atol=1e-5 * wanted.max())
+
+
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("beam", ["parallel", "cone"])
 @pytest.mark.parametrize(("name", "more", "turn_deg"), [*POSES, ("PA", {}, 0.0), ("LAT", {}, 0.0)])
