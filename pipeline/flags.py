@@ -10,10 +10,17 @@ FLAG_BITS = {
     "SCALING_IGNORED": 64,
     "SLICES_LEFT_OUT": 128,
 }
-"""SHEARED: slices lean (gantry tilt). QS_MISMATCH: qform and sform differ, the sform counts. METAL: 0.05 % at 3000 HU or
-more. TRUNC_FOV: the body is cut at the sides. NONFINITE_FIXED: NaN became -1024. FOV_CIRCLE: slices are round pictures.
-SCALING_IGNORED: an intercept beside a slope of 0. SLICES_LEFT_OUT: duplicates, images of the series that do not fit, or
-a shorter series of the same folder."""
+
+FLAG_MEANINGS = {
+    "SHEARED": "slices lean, as those of a tilted gantry",
+    "QS_MISMATCH": "qform and sform differ, the sform counts",
+    "METAL": "0.05 % of the voxels at 3000 HU or more",
+    "TRUNC_FOV": "the body is cut at the sides",
+    "NONFINITE_FIXED": "NaN became -1024",
+    "FOV_CIRCLE": "slices are round pictures",
+    "SCALING_IGNORED": "an intercept beside a slope of 0",
+    "SLICES_LEFT_OUT": "duplicates, images that do not fit, or a shorter series of the same folder",
+}
 
 CONTRADICTIONS = {"QS_MISMATCH": "E_HEADER", "NONFINITE_FIXED": "E_NONFINITE", "SCALING_IGNORED": "E_HEADER"}
 """Flags of files that contradict themselves, and the code under which strict reading refuses them."""

@@ -22,10 +22,11 @@ _REACH_VOXELS = 1.0
 _LARGEST_PX = 8192
 
 
-def load_ct(path: Path) -> tuple[Int16[ndarray, "z y x"], Float64[ndarray, "4 4"]]:
-    """A CT of any format that `pipeline.read` knows, never resampled: axes only turned closest to R, A, S.
+def load_ct(path: Path) -> tuple[Int16[ndarray, "z y x"], Float64[ndarray, "4 4"], tuple[str, ...]]:
+    """A CT of any format that `pipeline.read` knows, never resampled: axes only turned closest to R, A, S; and its flags.
 
-    HU are rounded and cut to -1024..3071, the range that simulators know.
+    HU are rounded and cut to -1024..3071, the range that simulators know. Voxels that are no numbers are refused: a
+    workflow sees many cases and counts them, here is one CT and someone who can mend it.
     """
     from pipeline.read import read_volume
     from pipeline.resample import HU_RANGE, to_closest_ras
@@ -37,9 +38,13 @@ def load_ct(path: Path) -> tuple[Int16[ndarray, "z y x"], Float64[ndarray, "4 4"
             f"{path}: {error.reason} ({error.code}). "
             "Give a CT in HU: NIfTI, NRRD, MetaImage or a folder with one DICOM series."
         ) from None
+    if "NONFINITE_FIXED" in volume.flags:
+        raise UserError(
+            f"{path}: voxels that are NaN or infinite (E_NONFINITE); expected finite HU. Replace them, for example by -1024."
+        )
     data, affine = to_closest_ras(volume.data, volume.affine)
     ct_hu = np.rint(np.clip(data.T, *HU_RANGE)) if data.dtype.kind == "f" else np.clip(data.T, *HU_RANGE)
-    return np.ascontiguousarray(ct_hu, dtype=np.int16), affine
+    return np.ascontiguousarray(ct_hu, dtype=np.int16), affine, volume.flags
 
 
 def case_name(ct_hu: Int16[ndarray, "z y x"], affine: Float64[ndarray, "4 4"]) -> str:

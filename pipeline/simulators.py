@@ -245,9 +245,14 @@ def make_simulator(values: dict, label: str = "") -> Simulator:
     if "beam" not in values:
         raise UserError(f"{label}simulator without beam; expected one of: {', '.join(BEAMS)}. Add it.")
     try:
-        return Simulator(**{name: _checked(name, value) for name, value in values.items()})
+        simulator = Simulator(**{name: _checked(name, value) for name, value in values.items()})
+        if "spectrum" in values and tube_spectrum(simulator).name != simulator.spectrum:
+            raise UserError(
+                f"spectrum {simulator.spectrum!r} beside kvp {simulator.kvp:g}; expected one of the two. Remove the other one."
+            )
     except UserError as error:
         raise UserError(f"{label}{error}") from None
+    return simulator
 
 
 def check_volume(ct_hu: object, affine: object) -> None:

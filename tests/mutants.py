@@ -220,6 +220,13 @@ MUTANTS = (
         "tests/pipeline/test_projectors.py",
     ),
     Mutant(
+        "rays of any pose: a volume one voxel thin has an inside",
+        "pipeline/kernels/rays.c",
+        "if (low > high || (level",
+        "if ((level",
+        "tests/pipeline/test_projectors.py",
+    ),
+    Mutant(
         "Joseph's columns: axes a and b swapped",
         "pipeline/projectors/columns.py",
         "return np.where(along_b, b, a), np.where(along_b, a, b)",

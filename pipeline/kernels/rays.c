@@ -11,10 +11,9 @@ typedef struct {
 
 /* The planes [first, last] for which start + slope k lies in [low, high]. */
 static void clip(double start, double slope, double low, double high, int64_t *first, int64_t *last) {
-    if (fabs(slope) < 1e-12) {
-        if (start < low || start > high) *last = *first - 1;
-        return;
-    }
+    int level = fabs(slope) < 1e-12;
+    if (low > high || (level && (start < low || start > high))) *last = *first - 1;
+    if (low > high || level) return;
     double enter = (low - start) / slope, leave = (high - start) / slope;
     double from = ceil(MIN(enter, leave)), to = floor(MAX(enter, leave));
     if (from > (double)*first) *first = from > (double)*last ? *last + 1 : (int64_t)from;

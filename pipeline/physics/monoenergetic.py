@@ -18,7 +18,9 @@ _NIST_WATER_CM2_PER_G = np.array([0.3756, 0.2683, 0.2269, 0.2059, 0.1837, 0.1707
 def mu_water_per_mm(energy_kev: float) -> float:
     """Linear attenuation of water (1 g/cm3), NIST mass attenuation interpolated log-log; energies 30 to 150 keV."""
     if not _NIST_WATER_KEV[0] <= energy_kev <= _NIST_WATER_KEV[-1]:
-        raise UserError(f"energy_kev {energy_kev:g} lies outside the table; expected 30 to 150 keV.")
+        raise UserError(
+            f"energy_kev {energy_kev:g} lies outside the table; expected 30 to 150 keV. Choose one of these."
+        )
     log_mu = np.interp(np.log(energy_kev), np.log(_NIST_WATER_KEV), np.log(_NIST_WATER_CM2_PER_G))
     return float(np.exp(log_mu)) / 10.0
 

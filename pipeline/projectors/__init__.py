@@ -35,5 +35,5 @@ def get_projector(beam: str, backend: str) -> Projector:
     """The projector for a beam and backend; an unknown backend is an error that lists the known ones."""
     backends = PROJECTORS[beam]
     if backend not in backends:
-        raise unknown(f"backend {backend!r} cannot simulate a {beam} beam", backend, backends)
+        raise unknown(f"backend {backend!r} cannot simulate a {beam} beam", backend, backends, " Choose one of them.")
     return backends[backend]

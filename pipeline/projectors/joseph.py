@@ -27,10 +27,11 @@ def project_joseph(
     float16 halves what has to travel from memory, which is what limits an upright detector, at an error below 1e-4.
     """
     columns: dict[int, ndarray] = {}
+    seen_views = grid_views(views, affine)
     images = np.empty((len(views), *views[0].shape), np.float32)
     if mu_per_mm.dtype.type != np.float16:
         mu_per_mm = np.asarray(mu_per_mm, np.float32)  # an int16 volume here is no HU
-    for seen, image in zip(grid_views(views, affine), images, strict=True):
+    for seen, image in zip(seen_views, images, strict=True):
         axis = _fast_axis(seen)
         if axis is None:
             image[:] = _any_pose(mu_per_mm, seen)
@@ -52,8 +53,8 @@ def project_joseph_hu(
 
     Where that is not possible (a tilted detector, no kernels), each of `volumes` makes one channel's volume instead.
     """
-    images = np.empty((len(views), code.channels, *views[0].shape), np.float32)
     seen = grid_views(views, affine)
+    images = np.empty((len(views), code.channels, *views[0].shape), np.float32)
     axes = [_fast_axis(one) for one in seen]
     for axis in {axis for axis in axes if axis is not None}:
         columns = as_columns(ct_hu, axis)

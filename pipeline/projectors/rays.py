@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int8
 from numpy import ndarray
 
+from pipeline.errors import UserError
 from pipeline.geometry import View
 
 
@@ -60,7 +61,15 @@ class GridView:
 
 
 def grid_views(views: Sequence[View], affine: Float[ndarray, "4 4"]) -> list[GridView]:
-    """Express views in the voxels of a grid."""
+    """Express views in the voxels of a grid; UserError unless all have detectors of one shape."""
+    if not views:
+        raise UserError("no views were given; expected at least one. Add one, for example 'PA'.")
+    for view in views:
+        if view.shape != views[0].shape:
+            raise UserError(
+                f"view {view.name} has a detector of {' x '.join(map(str, view.shape))} pixels; expected "
+                f"{' x '.join(map(str, views[0].shape))}, as view {views[0].name} has. Project them one by one."
+            )
     to_index = np.linalg.inv(affine)
     turn, shift = to_index[:3, :3], to_index[:3, 3]
     seen = []

@@ -31,8 +31,9 @@ def project_siddon(
     """
     volume = plain(np.asarray(mu_per_mm, np.float32))
     columns: dict[int, ndarray] = {}
+    seen_views = grid_views(views, affine)
     images = np.empty((len(views), *views[0].shape), np.float32)
-    for seen, image in zip(grid_views(views, affine), images, strict=True):
+    for seen, image in zip(seen_views, images, strict=True):
         axis = column_axis(seen) if has_kernels() else None
         if axis is not None and abs(seen.step_v[axis]) <= LARGEST_STEP:
             if axis not in columns:

@@ -1,5 +1,6 @@
 """`python -m pipeline project` as people type it: one file, every option, every mistake in words."""
 
+import gzip
 import json
 
 import nibabel as nib
@@ -198,6 +199,10 @@ def spoiled(folder, name):
     path = folder / f"{name}.nii.gz"
     if name == "nan":
         write_nifti(path, np.full(ct.shape, np.nan, np.float32), affine)
+    elif name == "a few nan":
+        holes = ct.astype(np.float32)
+        holes[3, 3, 3], holes[4, 4, 4] = np.nan, np.inf
+        write_nifti(path, holes, affine)
     elif name == "four":
         path.write_bytes(nib.Nifti1Image(np.stack([ct, ct], axis=3), affine).to_bytes())
     elif name == "one":
@@ -218,6 +223,7 @@ def spoiled(folder, name):
     ("name", "words"),
     [
         ("nan", "of the voxels are NaN or infinite, expected"),
+        ("a few nan", "voxels that are NaN or infinite (E_NONFINITE); expected finite HU"),
         ("four", "has the shape 22 x 26 x 30 x 2, expected one 3-D volume"),
         ("one", "has the shape 1 x 1 x 1, expected one 3-D volume"),
         ("complex", "of type complex64, expected"),
@@ -230,8 +236,19 @@ def test_a_file_that_is_no_ct_ends_in_words(tmp_path, capsys, name, words):
     path = spoiled(tmp_path, name)
     assert project("--volume", path, "--out", tmp_path / "x.h5") == 2
     said = capsys.readouterr().err
-    assert words in said and f"ERROR: {path}: " in said and "Give a CT in HU" in said and "Traceback" not in said
+    assert words in said and f"ERROR: {path}: " in said and "Traceback" not in said
+    assert "Give a CT in HU" in said or "Replace them" in said
     assert not (tmp_path / "x.h5").exists()
+
+
+def test_what_is_noticed_about_a_ct_is_said(tmp_path, capsys):
+    ct, _ = labelled_phantom((22, 26, 30))
+    image = nib.Nifti1Image(ct.T, np.diag([3.0, 3.0, 3.0, 1.0]))
+    image.header.set_qform(np.diag([-3.0, 3.0, 3.0, 1.0]), 1)
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(gzip.compress(image.to_bytes()))
+    assert project("--volume", path, "--detector-px", "16", "16", "--out", tmp_path / "x.h5") == 0
+    assert "noticed: QS_MISMATCH (qform and sform differ, the sform counts)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -242,6 +259,10 @@ def test_a_file_that_is_no_ct_ends_in_words(tmp_path, capsys, name, words):
             "spectrum '90KV' is not known; expected one of: 60KV_AL35",
         ),
         (["--simulator", "realistic", "--kvp", "75"], "kvp 75 without filter_mm_al"),
+        (
+            ["--simulator", "realistic", "--kvp", "90", "--spectrum", "60KV_AL35"],
+            "spectrum '60KV_AL35' beside kvp 90; expected one of the two. Remove the other one.",
+        ),
         (["--kvp", "90"], "kvp 90.0 has no meaning for physics 'monoenergetic'"),
         (["--photons", "-5"], "photons is -5; expected at least 0"),
         (["--pixel-mm", "0"], "pixel_mm is 0; expected more than 0"),

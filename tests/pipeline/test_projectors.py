@@ -1,6 +1,7 @@
 """One suite for every projector, with and without its C kernels: closed forms and laws, in more than one view."""
 
 import importlib.util
+from itertools import product
 
 import numpy as np
 import pytest
@@ -466,6 +467,36 @@ def test_materials_in_one_pass_equal_one_volume_each(kernels, decomposition, nam
 
     image = attenuation_integrals(hu, affine, [view], beam="cone", backend="joseph", energy_kev=60.0)
     np.testing.assert_allclose(image[0], run("cone", "joseph", hu_to_mu(hu, 60.0), affine, view), rtol=3e-6, atol=3e-6)
+
+
+@pytest.mark.parametrize("backend", _ANY_POSE)
+@pytest.mark.parametrize("second", ["LAT", {"name": "tilted", "alpha_deg": 40.0, "beta_deg": 10.0}])
+def test_views_of_one_call_share_a_detector(backend, second):
+    mu = lumpy((6, 7, 8))
+    affine, centre = grid(mu.shape, (2.0, 2.0, 2.0), (0, 0, 0))
+    views = [view_of("PA", centre, "parallel", shape=(4, 5), pixel_mm=3.0)]
+    views.append(view_of(second, centre, "parallel", shape=(1, 5), pixel_mm=3.0))
+    with pytest.raises(
+        UserError, match="has a detector of 1 x 5 pixels; expected 4 x 5, as view PA has. Project them one by one"
+    ):
+        get_projector("parallel", backend)(mu, affine, views)
+    with pytest.raises(UserError, match="no views were given; expected at least one"):
+        get_projector("parallel", backend)(mu, affine, [])
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("shape", [(1, 1, 5), (1, 9, 7), (9, 1, 7), (9, 7, 1)])
+def test_nothing_beside_a_thin_volume_is_read(kernels, shape):
+    """One voxel thick, in a box of NaN: no sample may touch the box."""
+    box = np.full(tuple(side + 4 for side in shape), np.nan, np.float32)
+    inside = box[2:-2, 2:-2, 2:-2]
+    inside[:] = np.random.default_rng(3).random(shape)
+    affine, centre = grid(shape, (3.0, 3.0, 3.0), (4, -5, 60))
+    for name, side in product(("PA", "LAT", {"name": "oblique", "alpha_deg": 20.0, "beta_deg": 25.0}), (1, 9)):
+        view = view_of(name, centre, "cone", shape=(side, side), pixel_mm=1.0, roll_deg=20.0)
+        image = run("cone", "joseph", inside, affine, view)
+        assert image.max() > 0
+        np.testing.assert_array_equal(image, run("cone", "joseph", inside.copy(), affine, view))
 
 
 def test_unknown_missing_and_unfit_backends_are_named(monkeypatch):
