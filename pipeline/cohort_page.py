@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 
 from pipeline.files import write_text
+from pipeline.flags import FLAG_MEANINGS
 
 _HEAD = """\
 <!doctype html>
@@ -38,9 +39,11 @@ def write_page(path: Path, good: Sequence[dict], bad: Sequence[dict]) -> None:
     ]
     if flags:
         parts += [
-            "<h2>What was noticed in them</h2><p>Flags of <code>resources/shard.md</code>; each case's are in "
-            "<code>cases.tsv</code>.</p>",
-            _table(("flag", "cases"), flags.most_common()),
+            "<h2>What was noticed in them</h2><p>Each case's flags are in <code>cases.tsv</code> and in the shards.</p>",
+            _table(
+                ("flag", "meaning", "cases"),
+                [(flag, FLAG_MEANINGS[flag], count) for flag, count in flags.most_common()],
+            ),
         ]
     if bad:
         columns = ("case", "dataset", "stage", "code", "reason", "fetched_sha256")

@@ -20,8 +20,12 @@ def add(stages: argparse._SubParsersAction) -> None:
     stage.add_argument("--out", type=Path, help="folder of this case in this stage")
     stage.add_argument("--index", type=Path, help="list of its cases; default: results/sources/<source>-<version>.json")
     stage.add_argument("--package-case", help="a CT inside a PyPI package, by its name in --list")
-    stage.add_argument("--ct", default="", help="or your own CT: NIfTI, NRRD or a folder with one DICOM series")
-    stage.add_argument("--label", default="", help="label map of --ct, same voxels or a box cropped from them")
+    stage.add_argument(
+        "--ct", default="", help="or your own CT: NIfTI, NRRD, MetaImage or a folder with one DICOM series"
+    )
+    stage.add_argument(
+        "--label", default="", help="label map of --ct (its voxels or a box of them) or DICOM segmentation"
+    )
     stage.add_argument("--label-scheme", default="totalsegmentator_v2", help="table in resources/labels naming its ids")
     stage.add_argument("--dataset", default="folder", help="data set of --ct")
     stage.add_argument(
@@ -97,4 +101,4 @@ def _list_sources() -> None:
             print(f"    version {version}, {edition.license}, may be mixed {edition.mixing}")
         for case, entry in PACKAGE_CASES.items() if name == "packages" else ():
             labels = "labelled" if entry.label else "no labels"
-            print(f"    {case:<18}{entry.package.requirement:<26}{entry.license:<12}{labels}")
+            print(f"    {case:<18}{entry.package.requirement:<26}{entry.license:<14}{labels}")

@@ -49,7 +49,7 @@ def test_the_page_counts_what_goes_on_and_names_what_does_not(tmp_path):
     assert "<h1>3 cases go on, 3 are left out</h1>" in text and "<4-D>" not in text
     splits, flags, codes, listed = Tables(text).tables
     assert splits[1:] == [["mine", "test", "CC-BY-4.0", "1", "1"], ["mine", "train", "CC-BY-4.0", "2", "1"]]
-    assert flags[1:] == [["TRUNC_FOV", "1"]]
+    assert flags[1:] == [["TRUNC_FOV", "the body is cut at the sides", "1"]]
     assert codes[1:] == [["ingest", "E_GZIP_CRC", "2"], ["ingest", "E_DIM", "1"]]
     assert [(row[0], row[3], row[4], row[5]) for row in listed[1:]] == [
         ("d", "E_GZIP_CRC", "cut off", "f" * 64), ("e", "E_DIM", "<4-D>", ""), ("f", "E_GZIP_CRC", "cut off", "")
