@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,15 +23,19 @@ _REACH_VOXELS = 1.0
 _LARGEST_PX = 8192
 
 
-def load_ct(path: Path) -> tuple[Int16[ndarray, "z y x"], Float64[ndarray, "4 4"], tuple[str, ...]]:
-    """A CT of any format that `pipeline.read` knows, never resampled: axes only turned closest to R, A, S; and its flags.
+def load_ct(
+    path: Path, say: Callable[[str], None] = lambda text: None
+) -> tuple[Int16[ndarray, "z y x"], Float64[ndarray, "4 4"]]:
+    """A CT of any format that `pipeline.read` knows, never resampled: axes only turned closest to R, A, S.
 
     HU are rounded and cut to -1024..3071, the range that simulators know. Voxels that are no numbers are refused: a
-    workflow sees many cases and counts them, here is one CT and someone who can mend it.
+    workflow sees many cases and counts them, here is one CT and someone who can mend it. What else is noticed is said.
     """
+    from pipeline.flags import FLAG_MEANINGS
     from pipeline.read import read_volume
     from pipeline.resample import HU_RANGE, to_closest_ras
 
+    say(f"reading {path}")
     try:
         volume = read_volume(path)
     except CaseError as error:
@@ -42,9 +47,11 @@ def load_ct(path: Path) -> tuple[Int16[ndarray, "z y x"], Float64[ndarray, "4 4"
         raise UserError(
             f"{path}: voxels that are NaN or infinite (E_NONFINITE); expected finite HU. Replace them, for example by -1024."
         )
+    for flag in volume.flags:
+        say(f"noticed: {flag} ({FLAG_MEANINGS[flag]})")
     data, affine = to_closest_ras(volume.data, volume.affine)
     ct_hu = np.rint(np.clip(data.T, *HU_RANGE)) if data.dtype.kind == "f" else np.clip(data.T, *HU_RANGE)
-    return np.ascontiguousarray(ct_hu, dtype=np.int16), affine, volume.flags
+    return np.ascontiguousarray(ct_hu, dtype=np.int16), affine
 
 
 def case_name(ct_hu: Int16[ndarray, "z y x"], affine: Float64[ndarray, "4 4"]) -> str:

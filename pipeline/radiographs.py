@@ -11,7 +11,6 @@ from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.display import anatomy_window, to_8bit, window
-from pipeline.flags import FLAG_MEANINGS
 from pipeline.nifti import load_nifti
 from pipeline.one_volume import case_name, fit_detector, load_ct
 from pipeline.physics.spectra import mean_energy_kev, spectrum_of
@@ -44,10 +43,7 @@ def radiographs(
 ) -> None:
     """Rows view x kind of simulation, columns tube voltage; the monoenergetic row takes the spectrum's mean energy."""
     if volume is not None:
-        say(f"reading {volume}")
-        ct_hu, affine, flags = load_ct(volume)
-        for flag in flags:
-            say(f"noticed: {flag} ({FLAG_MEANINGS[flag]})")
+        ct_hu, affine = load_ct(volume, say)
         case = case_name(ct_hu, affine)
     else:
         known = read_record(record, "label", "derive")

@@ -133,15 +133,11 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _project_volume(options: argparse.Namespace, values: dict) -> None:
-    from pipeline.flags import FLAG_MEANINGS
     from pipeline.one_volume import case_name, fit_detector, load_ct
     from pipeline.project import simulate
     from pipeline.xray_file import save_xray
 
-    say(f"reading {options.volume}")
-    ct_hu, affine, flags = load_ct(options.volume)
-    for flag in flags:
-        say(f"noticed: {flag} ({FLAG_MEANINGS[flag]})")
+    ct_hu, affine = load_ct(options.volume, say)
     case = case_name(ct_hu, affine)
     simulator = fit_detector(values, ct_hu.shape, affine, case=case, seed=options.seed)
     rows, columns = simulator.detector_px

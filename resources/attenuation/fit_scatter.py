@@ -84,7 +84,7 @@ def phantom_cases(spectrum: Spectrum, seed: int) -> list[Case]:
 
 def patient_cases(path: Path, spectrum: Spectrum, seed: int) -> list[Case]:
     """A CT at PATIENT_SOD_SDD_MM in the default views and materials."""
-    ct_hu, affine, _ = load_ct(path)
+    ct_hu, affine = load_ct(path)
     cases = []
     for sod_mm, sdd_mm in PATIENT_SOD_SDD_MM:
         values = {**DEFAULTS, "beam": "cone", "physics": "realistic", "detector_px": (PIXELS, PIXELS)}

@@ -75,7 +75,7 @@ def test_a_file_keeps_its_grid_and_every_voxel_its_place(tmp_path):
     ct = ct + np.arange(30, dtype=np.int16)
     affine = np.array([[-2.5, 0, 0, 35], [0, 3.0, 0, -40], [0, 0, 4.0, 10], [0, 0, 0, 1.0]])
     write_nifti(tmp_path / "a.nii.gz", ct, affine)
-    ct_hu, turned, _ = load_ct(tmp_path / "a.nii.gz")
+    ct_hu, turned = load_ct(tmp_path / "a.nii.gz")
     assert ct_hu.dtype == np.int16 and ct_hu.shape == (22, 26, 30)
     np.testing.assert_array_equal(ct_hu, ct[:, :, ::-1])
     np.testing.assert_allclose(turned @ [29, 0, 0, 1], affine @ [0, 0, 0, 1], atol=1e-5)
@@ -88,7 +88,7 @@ def test_hu_beyond_what_simulators_know_are_cut_and_fractions_rounded(tmp_path):
     values[0, 0, 0], values[0, 0, 1], values[0, 0, 2] = 9000.0, -3000.0, 40.75
     write_nifti(tmp_path / "a.nii.gz", values, np.diag([3.0, 3, 3, 1]))
     write_nifti(tmp_path / "b.nii.gz", np.rint(values).astype(np.int16), np.diag([3.0, 3, 3, 1]))
-    ct_hu, _, _ = load_ct(tmp_path / "a.nii.gz")
+    ct_hu, _ = load_ct(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(load_ct(tmp_path / "b.nii.gz")[0], ct_hu)
     assert ct_hu[0, 0, :3].tolist() == [3071, -1024, 41] and ct_hu[0, 0, 3] == ct[0, 0, 3]
 
