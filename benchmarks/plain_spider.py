@@ -33,7 +33,7 @@ class PlainSpider(nn.Module):
         self.levels = model.position.levels
         self.table = nn.Parameter(model.position.table().detach().clone())
         self.mlp = mlp_of(model)
-        for name in ("image_mean", "image_scale", "class_weight"):
+        for name in ("image_mean", "image_scale", "class_weight", "hu_weight"):
             self.register_buffer(name, getattr(model, name).clone())
 
     def loss(self, examples: Sequence[Example], lattice: Lattice) -> Tensor:
@@ -49,9 +49,10 @@ class PlainSpider(nn.Module):
             for name, kind in (("ct_hu", torch.float32), ("label", torch.int64))
         )
         low, high = self.task.window_hu
-        settings = self.settings
+        true, settings = (ct_hu.clamp(low, high) - low) / (high - low), self.settings
+        weight = self.hu_weight[(true * len(self.hu_weight)).long().clamp(max=len(self.hu_weight) - 1)]
         return (
-            settings.intensity_weight * (out[:, 0] - (ct_hu.clamp(low, high) - low) / (high - low)).abs().mean()
+            settings.intensity_weight * (weight * (out[:, 0] - true).abs()).sum() / weight.sum()
             + settings.dice_weight * dice_loss(out[:, 1:], label)
             + settings.entropy_weight * functional.cross_entropy(out[:, 1:], label, weight=self.class_weight)
         )

@@ -19,6 +19,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor, nn
 
 from benchmarks.limits import Limits, measure_limits, median_limits, seconds
@@ -66,7 +67,7 @@ def invent_examples(size: int, cases: int, beam: str) -> list[Example]:
 def make_model(examples: Sequence[Example], settings: dict[str, object]) -> Spider:
     task = Task("parallel", ("PA", "LAT"), STRUCTURES, examples[0].case.ct_hu.shape, (-500.0, 1300.0))
     torch.manual_seed(0)
-    entry, chosen = choose("spider", settings)
+    entry, chosen = choose("spider", {"grid_shift": 0} | settings)  # both are to see the same voxels
     model = entry.build(task, chosen)
     model.prepare(examples)
     return model
@@ -238,9 +239,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--bfloat16", action="store_true", help="also with the setting precision=bfloat16")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    settings = {
-        key: value if not value.isdigit() else int(value) for key, value in (s.split("=") for s in given.setting)
-    }
+    settings = {key: yaml.safe_load(value) for key, value in (one.split("=") for one in given.setting)}
     examples = invent_examples(given.size, given.cases, given.beam)
     model, everyone = contenders(examples, settings, given.bfloat16)
     times: dict[str, list[tuple[float, float]]] = {one.name: [] for one in everyone}

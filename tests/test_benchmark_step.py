@@ -9,7 +9,16 @@ import torch
 from benchmarks import step
 from benchmarks.plain_spider import PlainSpider
 
-TINY = {"widths": [4, 8], "hidden": 8, "levels": 3, "level_features": 8, "coarsest": 4, "log2_entries": 9, "points": 8}
+TINY = {
+    "widths": [4, 8],
+    "hidden": 8,
+    "levels": 3,
+    "level_features": 8,
+    "coarsest": 4,
+    "log2_entries": 9,
+    "points": 8,
+    "intensity_balance": 0.5,
+}
 
 
 @pytest.mark.parametrize("beam", ["parallel", "cone"])

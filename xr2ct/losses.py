@@ -23,11 +23,10 @@ def annotated_log_probabilities(
 
 
 def absolute_sums(
-    intensity: Float[Tensor, "case point"], target: Float[Tensor, "case point"]
+    intensity: Float[Tensor, "case point"], target: Float[Tensor, "case point"], weight: Float[Tensor, "case point"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Of eq. 24: sum of |difference|, and the number of points."""
-    difference = (intensity - target).abs()
-    return difference.sum(), difference.new_tensor(float(difference.numel()))
+    """Of eq. 24: sum of weight |difference|, and the sum of the weights."""
+    return (weight * (intensity - target).abs()).sum(), weight.sum()
 
 
 def entropy_sums(

@@ -15,8 +15,8 @@ from xr2ct.settings import settings_dict
 from xr2ct.training_settings import TrainingSettings
 
 OBJECTIVE = (
-    *("sampling", "points", "run", "scattered_points", "block", "surface_share", "backend", "precision"),
-    *("intensity_weight", "dice_weight", "entropy_weight", "dice", "dice_background"),
+    *("sampling", "points", "run", "scattered_points", "block", "surface_share", "grid_shift", "backend", "precision"),
+    *("intensity_weight", "intensity_balance", "dice_weight", "entropy_weight", "dice", "dice_background"),
 )
 """Settings of models that change what is minimised and how, but not the network: a start may differ in them."""
 

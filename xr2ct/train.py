@@ -15,6 +15,7 @@ from xr2ct.checkpoint import load_checkpoint, save_checkpoint
 from xr2ct.descent import descend, require_feasible
 from xr2ct.device import choose_device
 from xr2ct.errors import UserError
+from xr2ct.memory import keep_freed_memory
 from xr2ct.models.model import Model, known_structures
 from xr2ct.models.registry import choose
 from xr2ct.resume import remove_resume
@@ -55,6 +56,8 @@ def train(
     where = choose_device(device, threads)
     entry, chosen = choose(model, settings)
     descends = isinstance(chosen, TrainingSettings)
+    if descends and where.type == "cpu":
+        keep_freed_memory()
     low, high = window
     if not -math.inf < low < high < math.inf:
         raise UserError(f"window is {low:g} to {high:g} HU; expected the low end first, for example -1000 1500.")

@@ -80,10 +80,13 @@ def test_entropy_is_a_weighted_mean_over_known_points():
     assert mean(*entropy_sums(PROBABILITY.log(), torch.full((1, 4), IGNORE), ALL, weight)).item() == 0
 
 
-def test_l1_is_the_mean_absolute_difference():
-    total, count = absolute_sums(torch.tensor([[0.5, 1.0], [0.0, 0.25]]), torch.tensor([[1.0, 0.0], [0.0, 0.5]]))
+def test_l1_is_the_weighted_mean_absolute_difference():
+    found, true = torch.tensor([[0.5, 1.0], [0.0, 0.25]]), torch.tensor([[1.0, 0.0], [0.0, 0.5]])
+    total, count = absolute_sums(found, true, torch.ones(2, 2))
     assert (total.item(), count.item()) == (1.75, 4)
     assert mean(total, count).item() == pytest.approx(1.75 / 4)
+    total, weights = absolute_sums(found, true, torch.tensor([[2.0, 0.5], [7.0, 0.0]]))
+    assert (total.item(), weights.item()) == (1.5, 9.5)
 
 
 def test_sums_of_two_halves_give_the_loss_and_gradient_of_the_whole(monkeypatch):
@@ -92,11 +95,12 @@ def test_sums_of_two_halves_give_the_loss_and_gradient_of_the_whole(monkeypatch)
     logits = torch.randn(2, 40, 4, dtype=torch.float64, requires_grad=True)
     label, annotated = torch.randint(0, 4, (2, 40)), torch.tensor([[True, True, False, True], [True] * 4])
     weight = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    point_weight = torch.rand(2, 40, dtype=torch.float64)
 
     def sums_of(part):
         log_probability = annotated_log_probabilities(logits[part], annotated[part])
         overlap, total = dice_sums(log_probability, label[part], annotated[part])
-        error, points = absolute_sums(logits[part][..., 0], torch.zeros_like(logits[part][..., 0]))
+        error, points = absolute_sums(logits[part][..., 0], torch.zeros_like(point_weight[part]), point_weight[part])
         entropy, weights = entropy_sums(log_probability, label[part], annotated[part], weight)
         present = presence(label[part], 4).double()
         return {"overlap": overlap, "total": total, "error": error, "points": points, "entropy": entropy,

@@ -13,7 +13,7 @@ from xr2ct.drawing import DRAWS
 from xr2ct.errors import UserError
 from xr2ct.models.decoders import DECODERS
 from xr2ct.models.registry import choose
-from xr2ct.models.spider import Spider, class_weights
+from xr2ct.models.spider import INTENSITY_BINS, Spider, balancing_weights
 from xr2ct.sampling import Lattice, Points, pixels_of, read_bilinear, voxel_to_pixel
 from xr2ct.training_settings import OPTIMIZERS, make_optimizer
 
@@ -115,8 +115,33 @@ def test_class_weights_count_only_where_somebody_looked(tmp_path):
     assert some.class_weight[1] / some.class_weight[2] == pytest.approx(
         float(every.class_weight[1] / every.class_weight[2]), rel=0.1
     )
-    none = class_weights(np.array([0.9, 0.1, 0.0]))
+    none = balancing_weights(np.array([0.9, 0.1, 0.0]), 0.5)
     assert none[2] == 1 and (none * [0.9, 0.1, 0]).sum() == pytest.approx(1)
+
+
+def test_intensities_count_by_how_rare_they_are_in_the_training_set(shard):
+    model, cases = spider_of(shard, intensity_balance=0.5)
+    low, high = WINDOW
+    hu = np.concatenate([example.case.ct_hu.ravel() for example in cases]).clip(low, high)
+    voxels = np.histogram(hu, INTENSITY_BINS, (low, high))[0]
+    weight = model.weight_of(torch.from_numpy((hu - low) / (high - low)).float()[None]).numpy()
+    assert weight.mean() == pytest.approx(1, rel=1e-4)
+    common, rare = voxels.argmax(), np.where(voxels, voxels, voxels.max()).argmin()
+    ratio = model.hu_weight[rare] / model.hu_weight[common]
+    assert ratio.item() == pytest.approx(np.sqrt(voxels[common] / voxels[rare]), rel=1e-4)
+    middle = (torch.arange(INTENSITY_BINS) + 0.5) / INTENSITY_BINS
+    assert torch.equal(model.weight_of(middle[None])[0], model.hu_weight)
+    plain, _ = spider_of(shard)
+    assert (plain.hu_weight == 1).all()
+
+
+def test_the_balance_changes_what_is_learned_not_what_it_is_scored_by(shard):
+    """With weights that count only the window's top bin, only its error is left of eq. 24."""
+    model, cases = spider_of(shard, intensity_balance=0.5, structures=["none"])
+    model.hu_weight[:-1] = 0
+    assert model.loss([cases[0]], np.random.default_rng(0))["intensity"] == 0
+    bright = replace(cases[0], case=replace(cases[0].case, ct_hu=np.full_like(cases[0].case.ct_hu, WINDOW[1])))
+    assert model.loss([bright], np.random.default_rng(0))["intensity"] > 0.1
 
 
 @pytest.mark.parametrize("known", [(), (2,), (1, 2, 3)])

@@ -17,6 +17,7 @@ from xr2ct.train import file_sha256, train
 from xr2ct.training_settings import TrainingSettings, make_optimizer
 
 BATCH = TINY | {"norm": "batch"}
+WEIGHTS = ("class_weight", "hu_weight")  # of the objective, from the training cases
 PARTS = {"encoder": "unet.", "position": "position.", "decoder": ("first_", "decoder.")}
 
 
@@ -53,17 +54,19 @@ def test_one_step_from_a_start_begins_at_its_parameters_and_normalisation(traine
 def test_what_the_new_cases_tell_of_labels_is_learned_beside_what_the_start_knew(tmp_path):
     """The start knew the rod alone, the new cases show the ball: both can be predicted, weighted as the new ones say."""
     first, then = (
-        write_cohort(folder, 2, label_status=np.array([3, 3 * ball, 3 * rod, 0], np.uint8))
+        write_cohort(folder, 2, seed=ball, label_status=np.array([3, 3 * ball, 3 * rod, 0], np.uint8))
         for folder, ball, rod in ((tmp_path / "one", 0, 1), (tmp_path / "two", 1, 0))
     )
-    still = TINY | {"steps": 1, "optimizer": "sgd", "learning_rate": 1e-30}
-    run(first, tmp_path / "a", TINY)
+    balanced = TINY | {"intensity_balance": 0.5}
+    still = balanced | {"steps": 1, "optimizer": "sgd", "learning_rate": 1e-30}
+    run(first, tmp_path / "a", balanced)
     run(then, tmp_path / "b", still, start=tmp_path / "a/model.pt")
     run(then, tmp_path / "c", still)
     started, alone = (state_of(tmp_path / name / "model.pt") for name in "bc")
     assert started["annotated"].tolist() == [True, True, True, False]
-    assert torch.equal(started["class_weight"], alone["class_weight"])
-    assert not torch.equal(started["class_weight"], state_of(tmp_path / "a/model.pt")["class_weight"])
+    for name in WEIGHTS:
+        assert torch.equal(started[name], alone[name])
+        assert not torch.equal(started[name], state_of(tmp_path / "a/model.pt")[name])
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -75,7 +78,7 @@ def test_a_frozen_part_does_not_move_by_a_bit_and_the_others_do(trained, tmp_pat
     moved = {name for name in there if not torch.equal(there[name], here[name])}
     of_part = {name for name in there if name.startswith(PARTS[part])}
     assert of_part and not moved & of_part
-    buffers = {"image_mean", "image_scale", "class_weight"}
+    buffers = {"image_mean", "image_scale", *WEIGHTS}
     rest = {name for name in there if name not in of_part | buffers and "running" not in name}
     assert len(moved & rest) > len(rest) / 2
     assert all(any(name.startswith(PARTS[other]) for name in moved) for other in set(PARTS) - {part})

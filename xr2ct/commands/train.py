@@ -34,13 +34,15 @@ settings given beside it win over all: {recipes}
              encoder, decoder, position (a list); patience 0 (watch rounds without a better PSNR that end the training at its
              best state)
   network    widths [16, 32, 64, 128, 256] of the UNet, convolutions 2 per block, norm group or batch, head 0 (channels of
-             a last 1x1 convolution, 0 = none); decoder shared, two_branch or two_stage, hidden 64, layers 3, repeat_input;
+             a last 1x1 convolution, 0 = none); decoder shared, two_branch or two_stage, hidden 128, layers 3, repeat_input;
              structures all (or a list; ["none"] = intensity only); precision float32 or bfloat16
   hash grid  levels 11 of level_features 8, coarsest 16 and finest 0 (= the voxel grid) points per side,
              log2_entries 17 (table rows per level), backend auto (the fastest present)
-  sampling   comb (points 32 per axis and step, in runs of run 4 neighbours), uniform (scattered_points 0 = points^3),
-             blocks (of block 8 voxels a side, surface_share 0.5 of them on structures) or mixed
-  loss       intensity_weight 1 (L1), dice_weight 0.3, dice class or micro (eq. 25), dice_background, entropy_weight 0.1
+  sampling   comb (points 24 per axis and step, in runs of run 4 neighbours), uniform (scattered_points 0 = points^3),
+             blocks (of block 8 voxels a side, surface_share 0.5 of them on structures) or mixed; grid_shift 2 (the grid of a
+             case begins up to so many voxels elsewhere in every step)
+  loss       intensity_weight 4 (L1), intensity_balance 0.5 (an error counts 1 / sqrt(how often its HU occurs)),
+             dice_weight 0.3, dice class or micro (eq. 25), dice_background, entropy_weight 0.1
   watching   log_steps 50, watch_steps 200, watch_cases 4 per shard, save_minutes 2 between resume points
 
 During training out/watch/step-000200.png shows the first watched case, true above predicted. A stopped training

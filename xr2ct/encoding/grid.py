@@ -65,7 +65,7 @@ BACKENDS = {
     "auto": Backend(encode_points_at_best, encode_lattice_at_best),
     "reference": Backend(reference.encode_points, reference.encode_lattice),
     "lattice": Backend(reference.encode_points, lattice.encode_lattice),
-    "native": Backend(native.encode_points, lattice.encode_lattice, no_kernels),
+    "native": Backend(native.encode_points, by_points(native.encode_points), no_kernels),
     "triton": Backend(triton.encode_points, by_points(triton.encode_points), triton.missing),
     "tinycudann": Backend(tinycuda.encode_points, by_points(tinycuda.encode_points), tinycuda.missing),
 }

@@ -10,6 +10,15 @@ from xr2ct.models.spider_settings import SpiderSettings
 
 
 @dataclass(frozen=True)
+class Intensities:
+    """Predicted and true, on the window mapped to [0, 1], and the weight of the error at each point."""
+
+    predicted: Float[Tensor, "case point"]
+    true: Float[Tensor, "case point"]
+    weight: Float[Tensor, "case point"]
+
+
+@dataclass(frozen=True)
 class Structures:
     """Predicted logits, the true classes, which of them each case is annotated for, and the weight of each class."""
 
@@ -21,12 +30,17 @@ class Structures:
 
 def objective(
     settings: SpiderSettings,
-    intensity: Float[Tensor, "case point"],
-    target: Float[Tensor, "case point"],
+    intensities: Intensities,
     structures: Structures | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """The parts and their weighted sum "loss", of the batch of all processes; without structures the intensity alone."""
-    sums = dict(zip(("error", "points"), losses.absolute_sums(intensity, target), strict=True))
+    sums = dict(
+        zip(
+            ("error", "points"),
+            losses.absolute_sums(intensities.predicted, intensities.true, intensities.weight),
+            strict=True,
+        )
+    )
     if structures:
         label, annotated = structures.label, structures.annotated
         log_probability = losses.annotated_log_probabilities(structures.logits, annotated)

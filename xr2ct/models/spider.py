@@ -7,7 +7,6 @@ view whose rays run along a grid axis is read once per ray and broadcast.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import reduce
 
 import numpy as np
 import torch
@@ -18,17 +17,20 @@ from torch import Tensor, nn
 from xr2ct.cases import Example, Task
 from xr2ct.drawing import DRAWS
 from xr2ct.encoding import HashGrid, make_levels
+from xr2ct.errors import UserError
 from xr2ct.models.decoders import DECODERS
 from xr2ct.models.model import Prediction, to_hu
-from xr2ct.models.objective import Structures, objective
+from xr2ct.models.objective import Intensities, Structures, objective
 from xr2ct.models.position_cache import PositionCache
 from xr2ct.models.spider_settings import PRECISIONS, SpiderSettings
 from xr2ct.models.supervision import choose_structures
+from xr2ct.moved_grid import random_step, with_moved_grid
 from xr2ct.sampling import Lattice, Points, pixels_of, read_bilinear, slabs, voxel_to_pixel
 from xr2ct.shards import Xray
 from xr2ct.unet import UNet
 
 SLAB = 4  # slices reconstructed at once
+INTENSITY_BINS = 25  # of the window, that the error is balanced over
 CHUNK = 2**18  # numbers per case and layer that the decoder takes at once: what stays in a processor's cache is faster
 
 
@@ -38,6 +40,11 @@ class Spider(nn.Module):
     def __init__(self, task: Task, settings: SpiderSettings):
         super().__init__()
         self.task, self.settings = task, settings
+        if settings.grid_shift >= min(task.shape):
+            raise UserError(
+                f"setting 'grid_shift' is {settings.grid_shift}; expected less than the {min(task.shape)} voxels of the "
+                "grid's shortest side. Correct it in the settings."
+            )
         self.supervision = choose_structures(task, settings.structures)
         views, classes = len(task.views), self.supervision.classes
         levels = make_levels(
@@ -54,6 +61,7 @@ class Spider(nn.Module):
         self.register_buffer("image_mean", torch.zeros(views))
         self.register_buffer("image_scale", torch.ones(views))
         self.register_buffer("class_weight", torch.ones(classes))
+        self.register_buffer("hu_weight", torch.ones(INTENSITY_BINS))
         self.register_buffer("annotated", torch.ones(classes, dtype=torch.bool))
         self.cache = PositionCache()
 
@@ -63,16 +71,20 @@ class Spider(nn.Module):
         return {"encoder": [self.unet], "decoder": decoder, "position": [self.position]}
 
     def prepare(self, cases: Iterable[Example]) -> None:
-        """X-ray mean and scale per view; cross-entropy weights 1 / sqrt(class frequency), of mean 1 over voxels.
+        """X-ray mean and scale per view; cross-entropy weights 1 / sqrt(class frequency), of mean 1 over voxels; weights
+        of the intensity's error by the frequency of its HU.
 
         A structure that no case is annotated for is learned by nobody, so it is never predicted.
         """
         moments, count = np.zeros((2, len(self.task.views))), 0
+        intensities = np.zeros(INTENSITY_BINS)
         voxels, looked_at = np.zeros((2, self.supervision.classes))
         for example in cases:
             count += 1
             image = example.xray.image.astype(np.float64)
             moments += image.mean(axis=(1, 2)), (image**2).mean(axis=(1, 2))
+            hu = example.case.ct_hu.clip(*self.task.window_hu)
+            intensities += np.histogram(hu, INTENSITY_BINS, self.task.window_hu)[0]
             known = self.supervision.annotated(example)
             if known[1:].any():
                 label = self.supervision.classes_of(example.case.label)
@@ -83,15 +95,20 @@ class Spider(nn.Module):
         self.image_scale.copy_(torch.from_numpy(np.sqrt(np.maximum(square - mean**2, 1e-12))))
         self.annotated.copy_(torch.from_numpy(looked_at > 0))
         self.annotated[:1] = True
-        self.class_weight.copy_(torch.from_numpy(class_weights(voxels / np.maximum(looked_at, 1))))
+        self.class_weight.copy_(torch.from_numpy(balancing_weights(voxels / np.maximum(looked_at, 1), 0.5)))
+        share = intensities / intensities.sum()
+        self.hu_weight.copy_(torch.from_numpy(balancing_weights(share, self.settings.intensity_balance)))
 
     @torch.no_grad()
     def begin_from(self, state: Mapping[str, Tensor]) -> None:
-        """Parameters and the X-rays' mean and scale of a trained network; class weights stay those of the new cases, and
-        what either knows can be predicted."""
-        weight, annotated = self.class_weight.clone(), self.annotated.clone()
+        """Parameters and the X-rays' mean and scale of a trained network; the weights of classes and HU stay those of the
+        new cases, and what either knows can be predicted."""
+        class_weight, hu_weight, annotated = (
+            value.clone() for value in (self.class_weight, self.hu_weight, self.annotated)
+        )
         self.load_state_dict(state)
-        self.class_weight.copy_(weight)
+        self.class_weight.copy_(class_weight)
+        self.hu_weight.copy_(hu_weight)
         self.annotated |= annotated
 
     @property
@@ -136,7 +153,7 @@ class Spider(nn.Module):
         slices = max(1, rows // y)
         with self.fast():
             out = [
-                torch.cat([self.decoder(reduce(torch.add, part)) for part in pieces(thick, 2, y, rows)], dim=2)
+                torch.cat([self.decoder(total(part)) for part in pieces(thick, 2, y, rows)], dim=2)
                 for thick in pieces(parts, 1, z, slices)
             ]
         return torch.cat(out, dim=1).float()
@@ -145,6 +162,8 @@ class Spider(nn.Module):
         """L1 on the window mapped to [0, 1], Dice and cross-entropy (eq. 24-26) on random voxels of the grid."""
         self.cache.drop()
         device, s = self.image_mean.device, self.settings
+        if s.grid_shift:
+            examples = [with_moved_grid(example, random_step(s.grid_shift, random)) for example in examples]
         draw = DRAWS[s.sampling](self.task.shape, s, [example.case.label for example in examples], random)
         image = torch.from_numpy(np.stack([example.xray.image for example in examples])).to(device)
         matrix = np.stack([voxel_to_pixel(example.xray.projection, example.case.affine) for example in examples])
@@ -152,11 +171,16 @@ class Spider(nn.Module):
         out = torch.cat([self.decode(features, matrix, voxels).flatten(1, 3) for voxels in draw], dim=1)
         target = torch.cat([self.supervision.intensity(examples, voxels) for voxels in draw], dim=1).to(device)
 
+        intensity = Intensities(out[..., 0], target, self.weight_of(target))
         if not self.supervision.classes:
-            return objective(s, out[..., 0], target)
+            return objective(s, intensity)
         labels, annotated = zip(*(self.supervision.labels(examples, voxels) for voxels in draw), strict=True)
         label, known = torch.cat(labels, dim=1).to(device), annotated[0].to(device)
-        return objective(s, out[..., 0], target, Structures(out[..., 1:], label, known, self.class_weight))
+        return objective(s, intensity, Structures(out[..., 1:], label, known, self.class_weight))
+
+    def weight_of(self, target: Float[Tensor, "case point"]) -> Float[Tensor, "case point"]:
+        """What the error at a point of this true intensity counts."""
+        return self.hu_weight[(target * INTENSITY_BINS).long().clamp(max=INTENSITY_BINS - 1)]
 
     @torch.inference_mode()
     def predict(self, xray: Xray, affine: Float[ndarray, "4 4"]) -> Prediction:
@@ -180,10 +204,10 @@ class Spider(nn.Module):
         return Prediction(to_hu(np.concatenate(ct_hu)), label)
 
 
-def class_weights(frequency: Float[ndarray, "class"]) -> Float[ndarray, "class"]:
-    """1 / sqrt(frequency), of mean 1 over voxels; 1 for a class that is not there."""
+def balancing_weights(frequency: Float[ndarray, "class"], power: float) -> Float[ndarray, "class"]:
+    """1 / frequency ** power, of mean 1 over voxels; 1 for a class that is not there."""
     there = frequency > 0
-    weight = 1 / np.sqrt(np.where(there, frequency, 1))
+    weight = np.where(there, frequency, 1) ** -power
     scale = frequency.sum() / (weight * frequency).sum() if there.any() else 1
     return np.where(there, weight * scale, 1.0)
 
@@ -193,6 +217,15 @@ def pieces(parts: Sequence[Tensor], axis: int, length: int, size: int) -> Iterat
     shape = [-1] * 5
     shape[axis] = length
     return zip(*(part.expand(shape).split(size, dim=axis) for part in parts), strict=True)
+
+
+def total(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of the position's part and those of the views, which have all voxels and all cases between any two."""
+    position, first, *others = parts
+    whole = position + first
+    for part in others:
+        whole += part
+    return whole
 
 
 @contextmanager

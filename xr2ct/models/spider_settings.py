@@ -28,7 +28,7 @@ class SpiderSettings(TrainingSettings):
     norm: str = "group"
     head: int = 0  # channels of a 1x1 convolution after the UNet; 0 = none
     decoder: str = "shared"
-    hidden: int = 64  # width of the decoder
+    hidden: int = 128  # width of the decoder
     layers: int = 3  # of the decoder, first and output layer included
     repeat_input: bool = False  # to every hidden layer of the decoder
     levels: int = 11
@@ -40,12 +40,14 @@ class SpiderSettings(TrainingSettings):
     precision: str = "float32"  # of UNet and decoder
     structures: tuple[str, ...] = ()  # that are learned; () = all, ("none",) = intensity only
     sampling: str = "comb"
-    points: int = 32  # voxels per axis and step, its cube in all
+    points: int = 24  # voxels per axis and step, its cube in all
     run: int = 4  # neighbours in a comb
     scattered_points: int = 0  # voxels of sampling uniform; 0 = points ** 3
     block: int = 8  # edge of the boxes of sampling blocks and mixed
     surface_share: float = 0.5  # of the boxes, that lie on the surface of a structure
-    intensity_weight: float = 1.0
+    grid_shift: int = 2  # voxels; the most that the grid of a training case moves along each axis, anew every step
+    intensity_weight: float = 4.0
+    intensity_balance: float = 0.5  # L1 at a voxel counts its HU's frequency in the training set to minus this power
     dice_weight: float = 0.3
     entropy_weight: float = 0.1  # class-weighted cross-entropy, without which Dice does not start
     dice: str = "class"
@@ -86,7 +88,7 @@ CHOICES = {
 LEAST = {
     "layers coarsest": 2,
     "convolutions hidden levels level_features log2_entries points run block": 1,
-    "head finest scattered_points surface_share intensity_weight dice_weight entropy_weight": 0,
+    "head finest scattered_points surface_share grid_shift intensity_weight intensity_balance dice_weight entropy_weight": 0,
 }
 
 
