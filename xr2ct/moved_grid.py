@@ -3,8 +3,10 @@
 Nothing is simulated again: patient, X-rays and scanner stay where they are, only the grid moves, so it is exact for any beam.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -16,9 +18,18 @@ from xr2ct.shards import IGNORE
 Step = Int[ndarray, "3"]  # voxels (z, y, x)
 
 
-def random_step(most: int, random: np.random.Generator) -> Step:
+def randomly_moved(examples: Sequence[Example], most: int, random: np.random.Generator) -> list[Example]:
+    """Every case in a grid that begins up to `most` voxels elsewhere along each axis.
+
+    How far depends on the generator and the case alone: processes that share a batch move its cases as one would.
+    """
+    key = int(random.integers(2**32))
+    return [with_moved_grid(example, random_step(most, [key, crc32(example.case.id.encode())])) for example in examples]
+
+
+def random_step(most: int, seed: Sequence[int]) -> Step:
     """Up to `most` voxels either way along every axis."""
-    return random.integers(-most, most + 1, size=3)
+    return np.random.default_rng(seed).integers(-most, most + 1, size=3)
 
 
 def with_moved_grid(example: Example, step: Step) -> Example:

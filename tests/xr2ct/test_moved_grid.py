@@ -9,7 +9,7 @@ from xr2ct.errors import UserError
 from xr2ct.models.registry import choose
 from xr2ct.models.spider import Spider
 from xr2ct.models.supervision import Supervision
-from xr2ct.moved_grid import random_step, with_moved_grid
+from xr2ct.moved_grid import random_step, randomly_moved, with_moved_grid
 from xr2ct.sampling import voxel_to_pixel
 from xr2ct.shards import IGNORE
 
@@ -47,9 +47,19 @@ def test_beyond_the_old_grid_the_ct_goes_on_and_no_label_is_known(example):
 
 
 def test_steps_reach_both_ends_and_no_further():
-    random = np.random.default_rng(0)
-    steps = np.array([random_step(2, random) for _ in range(200)])
+    steps = np.array([random_step(2, [seed]) for seed in range(200)])
     assert (steps.min(axis=0) == -2).all() and (steps.max(axis=0) == 2).all()
+
+
+def test_each_case_moves_alike_in_whatever_part_of_a_batch_it_is(shard):
+    """Two processes with one case each move them as one process with both does, and the two not alike."""
+    cases = Cases(open_task([shard], "parallel", WINDOW)[1], "parallel")
+    both = randomly_moved([cases[0], cases[1]], 2, np.random.default_rng(5))
+    alone = [randomly_moved([cases[i]], 2, np.random.default_rng(5))[0] for i in (0, 1)]
+    for one, other in zip(both, alone, strict=True):
+        np.testing.assert_array_equal(one.case.affine, other.case.affine)
+    moves = [after.case.affine - before.case.affine for after, before in zip(both, (cases[0], cases[1]), strict=True)]
+    assert not np.array_equal(*moves)
 
 
 def test_training_draws_its_voxels_from_moved_grids(shard, monkeypatch):

@@ -24,7 +24,7 @@ from xr2ct.models.objective import Intensities, Structures, objective
 from xr2ct.models.position_cache import PositionCache
 from xr2ct.models.spider_settings import PRECISIONS, SpiderSettings
 from xr2ct.models.supervision import choose_structures
-from xr2ct.moved_grid import random_step, with_moved_grid
+from xr2ct.moved_grid import randomly_moved
 from xr2ct.sampling import Lattice, Points, pixels_of, read_bilinear, slabs, voxel_to_pixel
 from xr2ct.shards import Xray
 from xr2ct.unet import UNet
@@ -163,7 +163,7 @@ class Spider(nn.Module):
         self.cache.drop()
         device, s = self.image_mean.device, self.settings
         if s.grid_shift:
-            examples = [with_moved_grid(example, random_step(s.grid_shift, random)) for example in examples]
+            examples = randomly_moved(examples, s.grid_shift, random)
         draw = DRAWS[s.sampling](self.task.shape, s, [example.case.label for example in examples], random)
         image = torch.from_numpy(np.stack([example.xray.image for example in examples])).to(device)
         matrix = np.stack([voxel_to_pixel(example.xray.projection, example.case.affine) for example in examples])
