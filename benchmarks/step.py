@@ -67,7 +67,7 @@ def invent_examples(size: int, cases: int, beam: str) -> list[Example]:
 def make_model(examples: Sequence[Example], settings: dict[str, object]) -> Spider:
     task = Task("parallel", ("PA", "LAT"), STRUCTURES, examples[0].case.ct_hu.shape, (-500.0, 1300.0))
     torch.manual_seed(0)
-    entry, chosen = choose("spider", {"grid_shift": 0} | settings)  # both are to see the same voxels
+    entry, chosen = choose("spider", settings | {"grid_shift": 0})  # both are to see the same voxels
     model = entry.build(task, chosen)
     model.prepare(examples)
     return model

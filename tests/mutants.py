@@ -565,15 +565,15 @@ MUTANTS = (
     Mutant(
         "learning: the X-rays move with the grid",
         "xr2ct/moved_grid.py",
-        "affine[:3, 3] += affine[:3, :3] @ step[::-1]",
-        "affine[:3, 3] -= affine[:3, :3] @ step[::-1]",
+        "affine[:3, 3] += affine[:3, :3] @ shift[::-1]",
+        "affine[:3, 3] -= affine[:3, :3] @ shift[::-1]",
         "tests/xr2ct/test_moved_grid.py",
     ),
     Mutant(
         "learning: a moved grid's step in the wrong order",
         "xr2ct/moved_grid.py",
-        "affine[:3, :3] @ step[::-1]",
-        "affine[:3, :3] @ step",
+        "affine[:3, :3] @ shift[::-1]",
+        "affine[:3, :3] @ shift",
         "tests/xr2ct/test_moved_grid.py",
     ),
     Mutant(

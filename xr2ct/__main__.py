@@ -57,10 +57,10 @@ def _lost_reader() -> bool:
 
 def _run(arguments: Sequence[str] | None) -> int:
     # Threads that spin long while they wait are many times slower as soon as anything else wants a core; threads that sleep
-    # at once lose a third on a quiet machine. Between two operations of a step there are some microseconds: spin so long,
-    # then sleep (libgomp reads this when torch is imported).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    # at once lose a third on a quiet machine. So they spin for some ten microseconds, as long as there is between two
+    # operations of a step, and then sleep (libgomp reads this when torch is imported).
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:
         try:
             options = build_parser().parse_args(arguments)

@@ -85,15 +85,16 @@ def blocks(
 
 
 def surface_voxel(label: UInt8[ndarray, "z y x"], random: np.random.Generator) -> Int[ndarray, "3"] | None:
-    """A voxel of a structure that has another label beside it, found along random lines of the grid: a surface is hit in
-    proportion to its area. None if no line crosses one."""
+    """A voxel of a structure that has another known label beside it, found along random lines of the grid: a surface is hit
+    in proportion to its area. None if no line crosses one."""
     axis = int(random.integers(3))
     lines = np.moveaxis(label, axis, -1)
     place = random.integers(0, lines.shape[:2], size=(LINES, 2))
     values = lines[place[:, 0], place[:, 1]]
     line, before = np.nonzero(values[:, 1:] != values[:, :-1])
     sides = np.stack([before, before + 1], axis=1)
-    structure = ~np.isin(values[line[:, None], sides], (0, IGNORE))
+    beside = values[line[:, None], sides]
+    structure = (beside != 0) & (beside != IGNORE).all(axis=1, keepdims=True)
     crossing, side = np.nonzero(structure)
     if not len(crossing):
         return None

@@ -1,4 +1,4 @@
-"""Memory that a training on the CPU frees stays with the process.
+"""Memory that a training frees stays with the process.
 
 Every step asks for the same large tensors again. The C library gives them back to the system in between, and new pages cost
 more than filling them.

@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from xr2ct.checkpoint import load_checkpoint, save_checkpoint
 from xr2ct.descent import descend, require_feasible
 from xr2ct.device import choose_device
 from xr2ct.errors import UserError
-from xr2ct.memory import keep_freed_memory
 from xr2ct.models.model import Model, known_structures
 from xr2ct.models.registry import choose
 from xr2ct.resume import remove_resume
@@ -56,8 +56,6 @@ def train(
     where = choose_device(device, threads)
     entry, chosen = choose(model, settings)
     descends = isinstance(chosen, TrainingSettings)
-    if descends and where.type == "cpu":
-        keep_freed_memory()
     low, high = window
     if not -math.inf < low < high < math.inf:
         raise UserError(f"window is {low:g} to {high:g} HU; expected the low end first, for example -1000 1500.")
@@ -94,7 +92,8 @@ def train(
 
     net.prepare(tqdm(cases, desc="prepare", unit="case", disable=distributed.rank() > 0))
     if begin is not None:
-        net.begin_from(begin)
+        with parameters_of_this_version(str(start)):
+            net.begin_from(begin)
     net.to(where)
     if descends:
         distributed.start(where)
@@ -155,9 +154,22 @@ def build_trained(content: Mapping[str, Any]) -> tuple[Model, Task]:
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in identity["task"].items()}
     task = Task(**fields)
     model = entry.build(task, settings)
-    model.load_state_dict(content["state"])
+    with parameters_of_this_version():
+        model.load_state_dict(content["state"])
     model.eval()
     return model, task
+
+
+@contextmanager
+def parameters_of_this_version(path: str = "the checkpoint") -> Iterator[None]:
+    """UserError where torch finds other parameters than the model has."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} was trained by another version of xr2ct: its parameters are not those of this version's model. "
+            "Train it again."
+        ) from error
 
 
 def file_sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ import pytest
 from tests.phantoms import labelled_phantom
 from xr2ct.drawing import DRAWS, blocks, surface_voxel
 from xr2ct.sampling import Points
+from xr2ct.shards import IGNORE
 
 SHAPE = (12, 14, 9)
 LABEL = labelled_phantom(SHAPE)[1]
@@ -118,3 +119,12 @@ def test_a_surface_belongs_to_the_structure_on_either_side(rows, surface):
     label[rows] = 1
     found = [surface_voxel(label, np.random.default_rng(seed)) for seed in range(20)]
     assert {int(voxel[0]) for voxel in found if voxel is not None} == {surface}
+
+
+def test_the_face_of_a_moved_grid_is_no_surface():
+    """Beyond it nothing is known: a structure that goes on there has no border to be learned."""
+    label = np.zeros((8, 8, 8), np.uint8)
+    label[2:] = 1
+    label[6:] = IGNORE
+    found = [surface_voxel(label, np.random.default_rng(seed)) for seed in range(60)]
+    assert {voxel[0] for voxel in found if voxel is not None} == {2}

@@ -1,5 +1,7 @@
 """A patient under the same X-rays in a grid that begins elsewhere."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from xr2ct.errors import UserError
 from xr2ct.models.registry import choose
 from xr2ct.models.spider import Spider
 from xr2ct.models.supervision import Supervision
-from xr2ct.moved_grid import random_step, randomly_moved, with_moved_grid
+from xr2ct.moved_grid import random_shift, randomly_moved, with_moved_grid
 from xr2ct.sampling import voxel_to_pixel
 from xr2ct.shards import IGNORE
 
@@ -21,16 +23,21 @@ def shard(tmp_path_factory):
 
 @pytest.fixture(params=["parallel", "cone"])
 def example(request, shard):
-    return Cases(open_task([shard], request.param, WINDOW)[1], request.param)[1]
+    """A case of random HU in a turned grid whose voxels are longer one way than the other."""
+    example = Cases(open_task([shard], request.param, WINDOW)[1], request.param)[1]
+    affine = np.array([[0, 3.0, 0.5, 7], [2.0, 0, 1, -5], [0.3, 1, 4, 11], [0, 0, 0, 1]])
+    random = np.random.default_rng(0)
+    ct_hu = random.integers(-1000, 1500, example.case.ct_hu.shape).astype(np.int16)
+    return replace(example, case=replace(example.case, affine=affine, ct_hu=ct_hu))
 
 
-def test_a_voxel_keeps_its_place_its_hu_its_label_and_its_pixels(example):
-    step = np.array([2, -1, 3])  # z, y, x
-    moved = with_moved_grid(example, step)
-    shape = example.case.ct_hu.shape
+@pytest.mark.parametrize("shift", [(2, -1, 3), (-2, 1, -3), (0, 0, 0)])
+def test_a_voxel_keeps_its_place_its_hu_its_label_and_its_pixels(example, shift):
+    moved = with_moved_grid(example, np.array(shift))  # z, y, x
+    shape = np.array(example.case.ct_hu.shape)
     before, after = (voxel_to_pixel(one.xray.projection, one.case.affine) for one in (example, moved))
-    for new in ([3, 5, 4], [0, 1, 0], [shape[0] - 3, shape[1] - 1, shape[2] - 4]):
-        old = np.array(new) + step
+    for new in ([3, 5, 4], [2, 1, 3], shape - 4):
+        old = np.array(new) + shift
         assert moved.case.ct_hu[tuple(new)] == example.case.ct_hu[tuple(old)]
         assert moved.case.label[tuple(new)] == example.case.label[tuple(old)]
         np.testing.assert_allclose(moved.case.affine @ [*new[::-1], 1], example.case.affine @ [*old[::-1], 1])
@@ -38,16 +45,22 @@ def test_a_voxel_keeps_its_place_its_hu_its_label_and_its_pixels(example):
     assert moved.xray is example.xray
 
 
-def test_beyond_the_old_grid_the_ct_goes_on_and_no_label_is_known(example):
-    moved = with_moved_grid(example, np.array([0, 0, -2])).case
-    assert (moved.label[..., :2] == IGNORE).all()
-    assert (moved.label[..., 2:] != IGNORE).any()
-    np.testing.assert_array_equal(moved.ct_hu[..., 0], example.case.ct_hu[..., 0])
-    np.testing.assert_array_equal(moved.ct_hu[..., 1], example.case.ct_hu[..., 0])
+@pytest.mark.parametrize("by", [-2, 2])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_beyond_the_old_grid_the_ct_goes_on_and_no_label_is_known(example, axis, by):
+    shift = np.zeros(3, int)
+    shift[axis] = by
+    moved = with_moved_grid(example, shift).case
+    label, ct_hu, old = (np.moveaxis(one, axis, 0) for one in (moved.label, moved.ct_hu, example.case.ct_hu))
+    new, last = (slice(0, 2), 0) if by < 0 else (slice(-2, None), -1)
+    assert (label[new] == IGNORE).all()
+    assert (label != IGNORE).sum() == label[2:].size
+    for one in ct_hu[new]:
+        np.testing.assert_array_equal(one, old[last])
 
 
 def test_steps_reach_both_ends_and_no_further():
-    steps = np.array([random_step(2, [seed]) for seed in range(200)])
+    steps = np.array([random_shift(2, [seed]) for seed in range(200)])
     assert (steps.min(axis=0) == -2).all() and (steps.max(axis=0) == 2).all()
 
 
@@ -62,24 +75,31 @@ def test_each_case_moves_alike_in_whatever_part_of_a_batch_it_is(shard):
     assert not np.array_equal(*moves)
 
 
-def test_training_draws_its_voxels_from_moved_grids(shard, monkeypatch):
+def test_training_reads_ct_and_x_rays_of_the_same_moved_grids(shard, monkeypatch):
     task, shards = open_task([shard], "parallel", WINDOW)
     cases = Cases(shards, "parallel")
     model = Spider(task, choose("spider", TINY | {"grid_shift": 1})[1])
     model.prepare(cases)
-    seen, original = [], Supervision.intensity
+    told, read, intensity, decode = [], [], Supervision.intensity, Spider.decode
     monkeypatch.setattr(
         Supervision,
         "intensity",
-        lambda self, examples, voxels: seen.extend(examples) or original(self, examples, voxels),
+        lambda self, examples, voxels: told.extend(examples) or intensity(self, examples, voxels),
+    )
+    monkeypatch.setattr(
+        Spider, "decode", lambda self, maps, matrix, voxels: read.extend(matrix) or decode(self, maps, matrix, voxels)
     )
     for step in range(6):
         model.loss([cases[0], cases[1]], np.random.default_rng(step))
-    starts = {tuple(np.round(one.case.affine[:3, 3] - cases[0].case.affine[:3, 3], 3)) for one in seen}
-    assert len(starts) > 4
+    assert len({tuple(one.case.affine[:3, 3]) for one in told}) > 4
+    for one, matrix in zip(told, read, strict=True):
+        np.testing.assert_allclose(matrix, voxel_to_pixel(one.xray.projection, one.case.affine))
 
 
-def test_a_move_out_of_the_grid_is_refused(shard):
+@pytest.mark.parametrize("most", [20, 99])
+def test_a_move_out_of_the_grid_is_refused(shard, most):
     task, _ = open_task([shard], "parallel", WINDOW)
-    with pytest.raises(UserError, match=r"'grid_shift' is 99; expected less than"):
-        Spider(task, choose("spider", TINY | {"grid_shift": 99})[1])
+    assert min(task.shape) == 20
+    Spider(task, choose("spider", TINY | {"grid_shift": 19})[1])
+    with pytest.raises(UserError, match=rf"'grid_shift' is {most}; expected less than"):
+        Spider(task, choose("spider", TINY | {"grid_shift": most})[1])

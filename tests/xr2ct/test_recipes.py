@@ -43,6 +43,7 @@ def test_the_paper_is_descended_as_printed():
     assert (paper.epochs, paper.intensity_weight, paper.dice_weight, paper.entropy_weight) == (500, 1, 0.3, 0)
     assert (paper.dice, paper.dice_background, paper.decoder) == ("micro", True, "shared")
     assert (paper.levels, paper.level_features) == (11, 8)
+    assert (paper.grid_shift, paper.intensity_balance) == (0, 0)
     cases = 40  # ten steps of batch 4 per epoch
     rates = [learning_rate(step, cases, paper) for step in (0, 999, 1000, 4999)]
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 1e-3 / 16])
@@ -53,6 +54,7 @@ def test_the_lineage_is_difnets():
     lineage = chosen("lineage")
     assert (lineage.optimizer, lineage.momentum, lineage.weight_decay, lineage.clip) == ("sgd", 0.98, 1e-3, 1)
     assert (lineage.batch, lineage.sampling, lineage.scattered_points) == (4, "uniform", 10_000)
+    assert (lineage.grid_shift, lineage.intensity_balance) == (0, 0)
     rates = [learning_rate(step, 40, lineage) for step in (0, 2000, 4000)]
     assert rates == pytest.approx([1e-2, 1e-2 * 1e-3**0.5, 1e-5])
 

@@ -18,6 +18,7 @@ from xr2ct.reconstruct import reconstruct
 from xr2ct.shards import open_shards
 from xr2ct.tables import read_csv
 from xr2ct.train import build_trained, train
+from xr2ct.versions import RESULT_VERSION
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_the_index_lists_every_case_with_what_the_evaluation_needs(files, tmp_pa
     assert index == {
         "schema": "xr2ct/reconstruction",
         "schema_version": "1.0.0",
-        "result_version": 3,
+        "result_version": RESULT_VERSION["reconstruct"],
         "run": "my-run",
         "model": "spider",
         "seed": 0,
@@ -153,3 +154,10 @@ def test_a_case_given_twice_is_refused_and_leaves_no_index(files, tmp_path):
     with pytest.raises(UserError, match="case test0 occurs twice"):
         run(files, tmp_path / "run", "mean", shards=[files["test"], files["test"]])
     assert not (tmp_path / "run" / "index.json").exists()
+
+
+def test_a_checkpoint_with_other_parameters_is_refused_in_words(files):
+    content = load_checkpoint(files["folder"] / "spider" / "model.pt")
+    del content["state"]["hu_weight"]
+    with pytest.raises(UserError, match="another version of xr2ct.* Train it again"):
+        build_trained(content)

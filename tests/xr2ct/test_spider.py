@@ -131,11 +131,11 @@ def test_intensities_count_by_how_rare_they_are_in_the_training_set(shard):
     assert ratio.item() == pytest.approx(np.sqrt(voxels[common] / voxels[rare]), rel=1e-4)
     middle = (torch.arange(INTENSITY_BINS) + 0.5) / INTENSITY_BINS
     assert torch.equal(model.weight_of(middle[None])[0], model.hu_weight)
-    plain, _ = spider_of(shard)
+    plain, _ = spider_of(shard, intensity_balance=0.0)
     assert (plain.hu_weight == 1).all()
 
 
-def test_the_balance_changes_what_is_learned_not_what_it_is_scored_by(shard):
+def test_the_error_of_intensities_without_weight_is_none(shard):
     """With weights that count only the window's top bin, only its error is left of eq. 24."""
     model, cases = spider_of(shard, intensity_balance=0.5, structures=["none"])
     model.hu_weight[:-1] = 0
@@ -187,7 +187,7 @@ def test_a_draw_sees_the_labels_of_every_case_of_the_batch(shard, monkeypatch):
     monkeypatch.setitem(
         DRAWS, "comb", lambda shape, s, labels, random: seen.extend(labels) or comb(shape, s, labels, random)
     )
-    model, cases = spider_of(shard)
+    model, cases = spider_of(shard, grid_shift=0)
     model.loss([cases[2], cases[0], cases[1]], np.random.default_rng(0))
     assert [label.tolist() for label in seen] == [cases[i].case.label.tolist() for i in (2, 0, 1)]
 
@@ -205,7 +205,7 @@ def test_scattered_voxels_are_decoded_as_in_their_lattice(shard, simulator):
 
 
 def test_intensity_only_has_no_other_loss_and_predicts_no_label(shard):
-    model, cases = spider_of(shard, structures=["none"])
+    model, cases = spider_of(shard, structures=["none"], intensity_weight=1.0)
     parts = model.loss([cases[0], cases[1]], np.random.default_rng(0))
     assert set(parts) == {"loss", "intensity"}
     assert parts["loss"] == parts["intensity"]
@@ -343,6 +343,7 @@ def test_bfloat16_is_the_same_network_to_its_precision(shard, decoder):
         ({"points": 0}, r"'points' is 0; expected 1 or more"),
         ({"dice_weight": -1}, r"'dice_weight' is -1\.0; expected 0 or more"),
         ({"surface_share": 1.5}, r"'surface_share' is 1\.5; expected a share"),
+        ({"intensity_balance": 8.0}, r"'intensity_balance' is 8\.0; expected a share"),
         ({"widths": []}, r"'widths' is \[\]; expected at least one width"),
         ({"widths": [12, 24]}, r"'widths' is \[12, 24\]; expected multiples of 8"),
         ({"finest": 2}, r"'finest' is 2; expected 0 or at least coarsest \(4\)"),

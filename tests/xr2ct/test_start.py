@@ -45,7 +45,7 @@ def test_one_step_from_a_start_begins_at_its_parameters_and_normalisation(traine
     run(trained["other"], tmp_path / "b", still, start=trained["model"], seed=9)
     there, here = state_of(trained["model"]), state_of(tmp_path / "b" / "model.pt")
     assert {name for name in there if not torch.equal(there[name], here[name])} == {
-        name for name in there if "running" in name or "num_batches" in name or name == "class_weight"
+        name for name in there if "running" in name or "num_batches" in name or name in WEIGHTS
     }
     identity = load_checkpoint(tmp_path / "b" / "model.pt")["identity"]
     assert identity["start"] == file_sha256(trained["model"]) and identity["limit"] == 0

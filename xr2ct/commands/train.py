@@ -7,6 +7,7 @@ from pathlib import Path
 import xr2ct
 from xr2ct.commands.options import add_command, add_files, add_machine, add_window
 from xr2ct.errors import UserError
+from xr2ct.memory import keep_freed_memory
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -40,9 +41,10 @@ settings given beside it win over all: {recipes}
              log2_entries 17 (table rows per level), backend auto (the fastest present)
   sampling   comb (points 24 per axis and step, in runs of run 4 neighbours), uniform (scattered_points 0 = points^3),
              blocks (of block 8 voxels a side, surface_share 0.5 of them on structures) or mixed; grid_shift 2 (the grid of a
-             case begins up to so many voxels elsewhere in every step)
-  loss       intensity_weight 4 (L1), intensity_balance 0.5 (an error counts 1 / sqrt(how often its HU occurs)),
-             dice_weight 0.3, dice class or micro (eq. 25), dice_background, entropy_weight 0.1
+             case begins up to so many voxels elsewhere in every step; 0 = never)
+  loss       intensity_weight 4 (L1), intensity_balance 0.5 (an error counts 1 / (how often such HU occur, of 25 parts of the
+             window) to this power; 0 = all alike), dice_weight 0.3, dice class or micro (eq. 25), dice_background,
+             entropy_weight 0.1
   watching   log_steps 50, watch_steps 200, watch_cases 4 per shard, save_minutes 2 between resume points
 
 During training out/watch/step-000200.png shows the first watched case, true above predicted. A stopped training
@@ -82,6 +84,7 @@ def recipes() -> str:
 def run(options: argparse.Namespace) -> None:
     from xr2ct.train import train
 
+    keep_freed_memory()
     train(
         model=options.model,
         simulator=options.simulator,

@@ -1,7 +1,8 @@
 """Large float32 tensors for the CPU that begin at a cache line, lie on large pages and use the memory of the last one again.
 
 A row of eight features is half a cache line: at another alignment every second row needs two. Fresh pages cost more than
-filling them, and torch gives large tensors back to the system at once: every step would pay for the table's gradient anew.
+filling them, and torch gives large tensors back to the system at once (but in a training that keeps them, xr2ct/memory.py):
+every step would pay for the table's gradient anew.
 """
 
 import weakref

@@ -27,7 +27,7 @@ class Backend:
 
 
 def by_points(encode_points: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The lattice of a backend that has no better way: all its points one by one."""
+    """The lattice of a backend whose fastest way is point by point."""
 
     def encode_lattice(table: Tensor, levels: Levels, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
         points = torch.stack(torch.meshgrid(z, y, x, indexing="ij")[::-1], dim=-1).to(table)

@@ -1,4 +1,4 @@
-"""The hash grid on scattered points by the C kernel of xr2ct/kernels: float32, CPU, the same bits for any number of
+"""The hash grid point by point by the C kernel of xr2ct/kernels: float32, CPU, the same bits for any number of
 threads, and in the encoding the bits of the reference."""
 
 import ctypes

@@ -34,13 +34,9 @@ def objective(
     structures: Structures | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """The parts and their weighted sum "loss", of the batch of all processes; without structures the intensity alone."""
-    sums = dict(
-        zip(
-            ("error", "points"),
-            losses.absolute_sums(intensities.predicted, intensities.true, intensities.weight),
-            strict=True,
-        )
-    )
+    sums = {}
+    error = losses.absolute_sums(intensities.predicted, intensities.true, intensities.weight)
+    sums["error"], sums["error_weight"] = error
     if structures:
         label, annotated = structures.label, structures.annotated
         log_probability = losses.annotated_log_probabilities(structures.logits, annotated)
@@ -50,7 +46,7 @@ def objective(
         sums["entropy"], sums["weight"] = entropy
     whole = losses.over_processes(sums)
 
-    parts = {"intensity": losses.mean(whole["error"], whole["points"])}
+    parts = {"intensity": losses.mean(whole["error"], whole["error_weight"])}
     if structures:
         first = 0 if settings.dice_background else 1
         overlap, total, present = (whole[name][first:] for name in ("overlap", "total", "present"))

@@ -43,7 +43,7 @@ class Spider(nn.Module):
         if settings.grid_shift >= min(task.shape):
             raise UserError(
                 f"setting 'grid_shift' is {settings.grid_shift}; expected less than the {min(task.shape)} voxels of the "
-                "grid's shortest side. Correct it in the settings."
+                "grid's shortest side. Set grid_shift to 0 for so thin a grid."
             )
         self.supervision = choose_structures(task, settings.structures)
         views, classes = len(task.views), self.supervision.classes
@@ -220,7 +220,7 @@ def pieces(parts: Sequence[Tensor], axis: int, length: int, size: int) -> Iterat
 
 
 def total(parts: Sequence[Tensor]) -> Tensor:
-    """The sum of the position's part and those of the views, which have all voxels and all cases between any two."""
+    """The sum of the position's part and those of the views; the first two together have all voxels and all cases."""
     position, first, *others = parts
     whole = position + first
     for part in others:

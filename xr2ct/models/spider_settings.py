@@ -47,7 +47,7 @@ class SpiderSettings(TrainingSettings):
     surface_share: float = 0.5  # of the boxes, that lie on the surface of a structure
     grid_shift: int = 2  # voxels; the most that the grid of a training case moves along each axis, anew every step
     intensity_weight: float = 4.0
-    intensity_balance: float = 0.5  # L1 at a voxel counts its HU's frequency in the training set to minus this power
+    intensity_balance: float = 0.5  # an error in L1 counts 1 / (share of the training voxels with such HU) ** this
     dice_weight: float = 0.3
     entropy_weight: float = 0.1  # class-weighted cross-entropy, without which Dice does not start
     dice: str = "class"
@@ -65,8 +65,9 @@ class SpiderSettings(TrainingSettings):
             raise _refusal("widths", list(self.widths), "at least one width, each 1 or more")
         if self.norm == "group" and any(width > GROUPS and width % GROUPS for width in self.widths):
             raise _refusal("widths", list(self.widths), f"multiples of {GROUPS} where above it, for norm 'group'")
-        if self.surface_share > 1:
-            raise _refusal("surface_share", self.surface_share, "a share from 0 to 1")
+        for name in ("surface_share", "intensity_balance"):
+            if getattr(self, name) > 1:
+                raise _refusal(name, getattr(self, name), "a share from 0 to 1")
         if not self.intensity_weight + self.dice_weight + self.entropy_weight:
             raise _refusal(
                 "intensity_weight", 0.0, "at least one weight above 0 (dice_weight and entropy_weight are 0, too)"
