@@ -129,7 +129,9 @@ def contenders(n_points: int, device: torch.device) -> list[Contender]:
         block("lattice blocks, 128^3 voxels", "lattice", 128),
     ]
     kernels = {"cpu": ["native"], "cuda": ["triton", "tinycudann"]}[device.type]
-    return chosen + [scattered(name, name) for name in kernels if name in present_backends()]
+    for name in (name for name in kernels if name in present_backends()):
+        chosen += [scattered(name, name), block(f"{name}, 128^3 voxels", name, 128)]
+    return chosen
 
 
 def true_gradient(points: Float[Tensor, "n 3"], pull: Float[Tensor, "n channels"]) -> Float[Tensor, "parameters"]:
