@@ -59,9 +59,9 @@ def test_beyond_the_old_grid_the_ct_goes_on_and_no_label_is_known(example, axis,
         np.testing.assert_array_equal(one, old[last])
 
 
-def test_steps_reach_both_ends_and_no_further():
-    steps = np.array([random_shift(2, [seed]) for seed in range(200)])
-    assert (steps.min(axis=0) == -2).all() and (steps.max(axis=0) == 2).all()
+def test_shifts_reach_both_ends_and_no_further():
+    shifts = np.array([random_shift(2, [seed]) for seed in range(200)])
+    assert (shifts.min(axis=0) == -2).all() and (shifts.max(axis=0) == 2).all()
 
 
 def test_each_case_moves_alike_in_whatever_part_of_a_batch_it_is(shard):

@@ -135,6 +135,17 @@ def test_intensities_count_by_how_rare_they_are_in_the_training_set(shard):
     assert (plain.hu_weight == 1).all()
 
 
+def test_what_lies_outside_the_window_counts_as_its_ends(shard):
+    task, shards = open_task([shard], "parallel", (-500.0, 20.0))
+    model = Spider(task, choose("spider", TINY | {"intensity_balance": 0.5})[1])
+    cases = Cases(shards, "parallel")
+    model.prepare(cases)
+    inside = np.concatenate([example.case.ct_hu.ravel() for example in cases]).clip(-500, 20)
+    share = np.histogram(inside, INTENSITY_BINS, (-500, 20))[0] / inside.size
+    assert share[0] > 0 and share[-1] > 0
+    assert model.hu_weight.numpy() == pytest.approx(balancing_weights(share, 0.5), rel=1e-5)
+
+
 def test_the_error_of_intensities_without_weight_is_none(shard):
     """With weights that count only the window's top bin, only its error is left of eq. 24."""
     model, cases = spider_of(shard, intensity_balance=0.5, structures=["none"])
