@@ -584,6 +584,20 @@ MUTANTS = (
         "tests/xr2ct/test_moved_grid.py",
     ),
     Mutant(
+        "learning: the gradient forgets that a group's mean moves",
+        "xr2ct/group_norm.py",
+        "constant = -mean * by_value - scale * over_group(sum_p)",
+        "constant = -mean * by_value",
+        "tests/xr2ct/test_group_norm.py",
+    ),
+    Mutant(
+        "learning: the gradient of the table begins with what lay in memory",
+        "xr2ct/kernels/hash_grid.c",
+        "memset(job->table + level->offset * job->features, 0, (size_t)(level->entries * job->features) * sizeof(float));",
+        "(void)level;",
+        "tests/xr2ct/test_encoding_backends.py",
+    ),
+    Mutant(
         "learning: common intensities count most",
         "xr2ct/models/spider.py",
         "np.where(there, frequency, 1) ** -power",

@@ -77,9 +77,9 @@ def test_w03_when_all_are_bad_the_run_says_so_and_makes_no_shard(tmp_path):
 
 
 def test_w05_a_polite_end_leaves_no_half_file(tmp_path, finished):
-    """SIGTERM to the whole process group, as a batch system sends it, at five moments; then the same command."""
+    """SIGTERM to the whole process group, as a batch system sends it, at three moments; then the same command."""
     write_cohort(tmp_path, _copied(finished, tmp_path), max_quarantine_fraction=0.5, **SMALL)
-    for pause_s in (1.5, 2.2, 2.9, 3.6, 4.3):
+    for pause_s in (1.5, 2.9, 4.3):
         process = subprocess.Popen(
             command(tmp_path, "shards"),
             cwd=tmp_path,
@@ -143,8 +143,7 @@ def test_w09_a_ct_that_is_replaced_by_an_older_file_is_noticed(finished, tmp_pat
         os.utime(path, ns=times)
 
 
-@pytest.mark.parametrize("age_s", [-1000, 1000])
-def test_w09_the_voxels_of_a_metaimage_are_watched_like_its_header(tmp_path, age_s):
+def test_w09_the_voxels_of_a_metaimage_are_watched_like_its_header(tmp_path):
     """Other voxels under an untouched header: newer or older, the CT is fetched, and thus read, again."""
     (tmp_path / "a.mhd").write_text("ObjectType = Image\nElementDataFile = a.raw\n")
     raw = tmp_path / "a.raw"
@@ -153,10 +152,12 @@ def test_w09_the_voxels_of_a_metaimage_are_watched_like_its_header(tmp_path, age
     done = run(tmp_path, "results/fetch/a/case.json")
     assert done.returncode == 0, done.stderr
     assert jobs(run(tmp_path, "results/fetch/a/case.json", "-n")) == {}
-    time_ns = raw.stat().st_mtime_ns + age_s * 10**9
+    written_ns = raw.stat().st_mtime_ns
     raw.write_bytes(bytes(10_000) + bytes([1]) * 10_000)
-    os.utime(raw, ns=(time_ns, time_ns))
-    assert jobs(run(tmp_path, "results/fetch/a/case.json", "-n"))["fetch_case"] == 1
+    for age_s in (-1000, 1000):
+        time_ns = written_ns + age_s * 10**9
+        os.utime(raw, ns=(time_ns, time_ns))
+        assert jobs(run(tmp_path, "results/fetch/a/case.json", "-n"))["fetch_case"] == 1
 
 
 def test_w11_links_and_read_only_files_in_a_folder_with_spaces(tmp_path, finished):

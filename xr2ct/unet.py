@@ -8,9 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xr2ct.group_norm import GroupNorm
+
 GROUPS = 8
 NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "group": lambda channels: nn.GroupNorm(min(GROUPS, channels), channels),
+    "group": lambda channels: GroupNorm(min(GROUPS, channels), channels),
     "batch": nn.BatchNorm2d,
 }
 

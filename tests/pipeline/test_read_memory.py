@@ -136,10 +136,9 @@ def test_w12_a_series_takes_no_more(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["<f4", "<f8"])
-def test_w12_a_thousand_slices_are_ingested_in_less_than_3_gb(tmp_path, dtype):
+def test_w12_a_thousand_slices_are_ingested_in_less_than_3_gb(tmp_path):
     several = [plane + 0.37 for plane in planes()]
-    path = write(tmp_path / "ct.nii.gz", "nii", dtype, several, slices=1000, pack=lambda block: gzip.compress(block, 1))
+    path = write(tmp_path / "ct.nii.gz", "nii", "<f8", several, slices=1000, pack=lambda block: gzip.compress(block, 1))
     record = fetched(tmp_path, path)
     peak = peak_of(INGEST, "ingest", record, "--cube", "128", "--spacing-mm", "3", "--out", tmp_path / "ingest")
     path.unlink()

@@ -42,14 +42,14 @@ def test_every_voxel_is_equally_likely(name):
 
 @pytest.mark.parametrize("name", ["blocks", "mixed"])
 def test_boxes_on_surfaces_favour_them_and_leave_no_voxel_out(name):
-    seen = counts(name, 4000, surface_share=0.5, block=2)
+    seen = counts(name, 1000, surface_share=0.5, block=2)
     surface = np.zeros(SHAPE, bool)
     for axis in range(3):
         change = np.diff(LABEL, axis=axis) != 0
         for side in (slice(1, None), slice(None, -1)):
             np.moveaxis(surface, axis, 0)[side] |= np.moveaxis(change, axis, 0)
     assert seen[surface].mean() > 1.5 * seen[~surface].mean()
-    assert seen.min() > 0.3 * seen.mean()
+    assert seen.min() > 0.2 * seen.mean()
 
 
 @pytest.mark.parametrize("name", DRAWS)

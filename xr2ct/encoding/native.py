@@ -12,8 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from xr2ct.encoding import reference
 from xr2ct.encoding.buffers import empty_buffer
-from xr2ct.encoding.lattice import zero_table
-from xr2ct.encoding.levels import Levels
+from xr2ct.encoding.levels import Levels, rows_of
 from xr2ct.errors import UserError
 from xr2ct.native import call
 
@@ -55,7 +54,7 @@ class EncodePoints(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
         (points,), levels = ctx.saved_tensors, ctx.levels
-        gradient = zero_table(levels, ctx.features, points)
+        gradient = empty_buffer(rows_of(levels), ctx.features)
         call("hash_grid_adjoint", c_levels(levels), len(levels), ctx.features, points, points.shape[1], gradient,
              pull.contiguous())  # fmt: skip
         return gradient, None, None

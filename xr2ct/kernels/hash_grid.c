@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <string.h>
 
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define CLONES __attribute__((target_clones("avx2", "default")))
@@ -14,7 +15,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 #define CORNERS 8
-#define BLOCK 64        /* points whose rows are fetched while those before them are summed */
+#define BLOCK 32        /* points whose rows are fetched while those before them are summed */
 #define CHUNK 8192      /* points of one level that a thread takes at once */
 #define MOST_FEATURES 32
 #define MOST_THREADS 64
@@ -30,7 +31,7 @@ struct job {
     const struct level *levels;
     int64_t n_levels, features, n_points;
     const float *points;       /* [3][n_points] */
-    float *table;              /* [rows][features]: read by encoding, added to by the adjoint */
+    float *table;              /* [rows][features]: read by encoding, written by the adjoint */
     float *encoded;            /* [n_points][n_levels * features]: written by encoding, read by the adjoint */
     atomic_long next;
 };
@@ -79,11 +80,12 @@ INLINE void look_up(const struct job *job, const struct level *level, int64_t st
     }
 }
 
+/* Into the second cache, which waits for more lines at a time than the first. */
 INLINE void fetch(const struct block *block, const float *table, int64_t count, int adjoint) {
     for (int i = 0; i < count; i++)
         for (int corner = 0; corner < CORNERS; corner++) {
-            if (adjoint) __builtin_prefetch(table + block->place[corner][i], 1);
-            else __builtin_prefetch(table + block->place[corner][i], 0);
+            if (adjoint) __builtin_prefetch(table + block->place[corner][i], 1, 2);
+            else __builtin_prefetch(table + block->place[corner][i], 0, 2);
         }
 }
 
@@ -136,7 +138,12 @@ CLONES static void encode_level(const struct job *job, int64_t number, int64_t f
     run_level(job, number, first, last, 0);
 }
 
-CLONES static void adjoint_level(const struct job *job, int64_t number) { run_level(job, number, 0, job->n_points, 1); }
+/* A level's rows are still near when they are added to after they were set to zero. */
+CLONES static void adjoint_level(const struct job *job, int64_t number) {
+    const struct level *level = job->levels + number;
+    memset(job->table + level->offset * job->features, 0, (size_t)(level->entries * job->features) * sizeof(float));
+    run_level(job, number, 0, job->n_points, 1);
+}
 
 /* Finest levels first: they take longest. */
 static void *encode_tasks(void *shared) {
@@ -178,7 +185,7 @@ EXPORT int hash_grid_encode(const struct level *levels, int64_t n_levels, int64_
     return share(&job, encode_tasks, threads);
 }
 
-/* gradient [rows][features] += what the gradient of the encoded points says. */
+/* gradient [rows][features] = what the gradient of the encoded points says. */
 EXPORT int hash_grid_adjoint(const struct level *levels, int64_t n_levels, int64_t features, const float *points,
                              int64_t n_points, float *gradient, const float *encoded, int64_t threads) {
     if (!possible(levels, n_levels, features)) return 1;
