@@ -1,6 +1,6 @@
 # make demo   install into .venv, run the demo experiment, print its table        make test   run the tests
 # make lint   check style                                                         make clean  remove what was made
-# make bench-pelvis   build the frozen bench at 64 voxels, check its sums, run every experiment: hours on two cores
+# make bench-pelvis   build the frozen bench, check its sums, run every experiment: hours on two cores; SIZE=128: the headline
 # make benchmark   our projectors beside the simulators that people can install: results/benchmarks/projectors.csv
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -22,16 +22,19 @@ mutants: .venv/test
 	python tests/mutants.py
 
 # Stopped, it goes on where it stood. EXPERIMENTS="decoders transfer" runs some of them, CORES=8 uses more cores.
-BENCH := results/bench_pelvis_64
+SIZE ?= 64
+BENCH = bench_pelvis_$(SIZE)
+ifeq ($(SIZE),64)
 EXPERIMENTS ?= recipes decoders structures transfer
+endif
 CORES ?= 2
 bench-pelvis: .venv/nnunet
-	snakemake shards --cores $(CORES) --directory $(BENCH) --configfile resources/configs/bench_pelvis_64.yaml
-	@cd $(BENCH) && sha256sum --check --quiet $(CURDIR)/resources/bench_pelvis_64.sha256 || \
+	snakemake shards --cores $(CORES) --directory results/$(BENCH) --configfile resources/configs/$(BENCH).yaml
+	@cd results/$(BENCH) && sha256sum --check --quiet $(CURDIR)/resources/$(BENCH).sha256 || \
 		echo "note: without AVX-512 the last bits of the cone's X-rays are others; CTs and labels are not."
-	snakemake --cores $(CORES) --directory $(BENCH) --configfile resources/configs/bench_pelvis_64.yaml \
+	snakemake --cores $(CORES) --directory results/$(BENCH) --configfile resources/configs/$(BENCH).yaml \
 		$(EXPERIMENTS:%=resources/configs/experiments/%.yaml)
-	@echo "report: $(CURDIR)/$(BENCH)/results/report/index.html"
+	@echo "report: $(CURDIR)/results/$(BENCH)/results/report/index.html"
 
 # OPTIONS="--quick" takes two minutes, OPTIONS="--only warm cold" some sections, OPTIONS="--help" lists all.
 benchmark: .venv-benchmark/ready

@@ -279,12 +279,14 @@ def test_t08_a_shard_that_goes_bad_in_mid_training_is_named(tmp_path, monkeypatc
     assert load_checkpoint(tmp_path / "run" / RESUME)["step"] in (2, 3)
 
 
-def test_t08_a_shard_that_is_removed_is_read_to_the_end_and_named_by_the_next_process(tmp_path, monkeypatch):
+def test_t08_a_shard_that_is_removed_is_named_once_and_read_to_the_end(tmp_path, monkeypatch, capsys):
     files = {"train": write_cohort(tmp_path, 2), "watch": write_cohort(tmp_path, 1, split="validation", seed=1)}
     run(files, tmp_path / "whole")
     monkeypatch.setattr(xr2ct.train, "Cases", partial(Cases, cache_bytes=0))
     at_step(monkeypatch, 3, files["train"].unlink)
     run(files, tmp_path / "run")
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("train-0.h5 was removed") == 1
     require_same(tmp_path / "run", tmp_path / "whole")
     with pytest.raises(UserError, match=r"train-0\.h5: cannot be opened"):
         run(files, tmp_path / "again")

@@ -1,5 +1,6 @@
 """The cases of a training run as one sequence, checked to fit together and kept in memory while they fit."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ class Cases(Sequence[Example]):
         self._place = place[: limit or None]
         self._cache: dict[int, Example] = {}
         self._free = cache_bytes
+        self._there = {shard.path for shard, _ in self._place}
 
     def __len__(self) -> int:
         return len(self._place)
@@ -56,6 +58,12 @@ class Cases(Sequence[Example]):
             self._free -= size
             self._cache[i] = example
         return example
+
+    def newly_gone(self) -> list[str]:
+        """Shard files that were removed since the last look. What is open of them can be read to the end."""
+        gone = sorted(path for path in self._there if not os.path.exists(path))
+        self._there -= set(gone)
+        return gone
 
 
 def open_task(paths: Sequence[Path], simulator: str, window_hu: tuple[float, float]) -> tuple[Task, list[Shard]]:

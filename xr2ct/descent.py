@@ -110,6 +110,10 @@ def descend(
             scores = look(state, watch, task, journal, keep_best=settings.patience > 0) if watched else {}
             state.log.close_row(step=state.step, seconds=state.seconds, learning_rate=rate, **scores)
             journal.row(state.log)
+            for path in cases.newly_gone():
+                say(
+                    f"{path} was removed (seen at step {state.step}). It is open and read to the end; others will miss it."
+                )
             tired = settings.patience and state.best.rounds_since >= settings.patience
             if largest_over_processes(int(tired), device):
                 say(f"No better PSNR since step {state.best.step} ({state.best.psnr_db:.2f} dB): ending here.")

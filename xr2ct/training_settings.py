@@ -60,12 +60,16 @@ def require_sensible(settings: TrainingSettings) -> None:
             raise unknown(kind, value, valid)
 
 
+HASH_GRID = {"betas": (0.9, 0.99), "eps": 1e-15}
+"""Of Adam, as Instant NGP has them: rows that are seldom read have small gradients."""
+
+
 def adam(groups: list[dict], settings: TrainingSettings) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-15, fused=True)
+    return torch.optim.Adam(groups, lr=settings.learning_rate, fused=True, **HASH_GRID)
 
 
 def adamw(groups: list[dict], settings: TrainingSettings) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99), eps=1e-15, fused=True)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True, **HASH_GRID)
 
 
 def sgd(groups: list[dict], settings: TrainingSettings) -> torch.optim.Optimizer:
