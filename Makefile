@@ -2,11 +2,12 @@
 # make lint   check style                                                         make clean  remove what was made
 # make bench-pelvis   build the frozen bench, check its sums, run every experiment: hours on two cores; SIZE=128: the headline
 # make benchmark   our projectors beside the simulators that people can install: results/benchmarks/projectors.csv
+# make bench-gpu   the hash grid's backends and a training step beside plain PyTorch, on an NVIDIA GPU: NOT YET RUN THERE
 PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint mutants benchmark bench-pelvis clean
+.PHONY: demo test lint mutants benchmark bench-gpu bench-pelvis clean
 
 demo: .venv/demo
 	snakemake --cores 8 --use-conda
@@ -25,7 +26,7 @@ mutants: .venv/test
 SIZE ?= 64
 BENCH = bench_pelvis_$(SIZE)
 ifeq ($(SIZE),64)
-EXPERIMENTS ?= recipes decoders structures transfer
+EXPERIMENTS ?= models recipes decoders structures transfer
 endif
 CORES ?= 2
 bench-pelvis: .venv/nnunet
@@ -39,6 +40,16 @@ bench-pelvis: .venv/nnunet
 # OPTIONS="--quick" takes two minutes, OPTIONS="--only warm cold" some sections, OPTIONS="--help" lists all.
 benchmark: .venv-benchmark/ready
 	.venv-benchmark/bin/python -m benchmarks.projectors $(OPTIONS)
+
+# tiny-cuda-nn wants the nvcc of torch's CUDA and minutes; its build imports torch, so pip must not isolate it.
+bench-gpu: .venv/demo
+	@python -c "import torch; torch.cuda.is_available() or exit('bench-gpu: torch sees no CUDA device')"
+	python -m pip install --quiet ninja packaging setuptools wheel
+	python -c "import tinycudann" 2>/dev/null || python -m pip install --no-build-isolation \
+		"git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch" || \
+		echo "note: tiny-cuda-nn cannot be built here; the other backends are measured without it."
+	python -m benchmarks.encoding --device cuda
+	python -m benchmarks.step --device cuda
 
 # torch first: whatever comes later must find it and leave it alone (constraints.txt pins it).
 .venv/torch: constraints.txt

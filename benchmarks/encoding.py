@@ -6,7 +6,8 @@ median of the ratios within each round, of wall time and of CPU time summed over
 OMP_WAIT_POLICY=passive: torch's waiting threads otherwise count as busy. Scattered points are uniform; a lattice is one block
 of 50 x 50 x 40 neighbouring voxels, of a 512^3 volume (whose finest level the grid has) or of a 128^3 one (whose voxels are
 four vertices apart there). The gradient's error is |g - g64| / |g64| against the reference in float64 at the same points.
-`--device cuda` measures the backends that are present on a GPU (reference, lattice, triton, tinycudann); NOT YET RUN THERE.
+`--device cuda` measures the backends that are present on a GPU (reference, lattice, triton, tinycudann), as `make bench-gpu`
+does after it has tried to install tiny-cuda-nn; NOT YET RUN THERE.
 """
 
 import argparse

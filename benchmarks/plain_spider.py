@@ -39,13 +39,13 @@ class PlainSpider(nn.Module):
     def loss(self, examples: Sequence[Example], lattice: Lattice) -> Tensor:
         """The objective (eq. 24-26 and the cross-entropy) at the lattice's voxels of every case."""
         z, y, x = (axis.ravel() for axis in np.meshgrid(*lattice.axes, indexing="ij"))
-        image = torch.from_numpy(np.stack([example.xray.image for example in examples]))
+        image = self.given(np.stack([example.xray.image for example in examples]))
         normal = (image - self.image_mean[:, None, None]) / self.image_scale[:, None, None]
         features = self.encode_images(normal.flatten(0, 1)[:, None]).unflatten(0, image.shape[:2])
         codes = [self.code_of(example, maps, x, y, z) for example, maps in zip(examples, features, strict=True)]
         out = self.mlp(torch.cat(codes))
         ct_hu, label = (
-            torch.cat([torch.from_numpy(getattr(example.case, name)[z, y, x]).to(kind) for example in examples])
+            torch.cat([self.given(getattr(example.case, name)[z, y, x]).to(kind) for example in examples])
             for name, kind in (("ct_hu", torch.float32), ("label", torch.int64))
         )
         low, high = self.task.window_hu
@@ -57,6 +57,10 @@ class PlainSpider(nn.Module):
             + settings.entropy_weight * functional.cross_entropy(out[:, 1:], label, weight=self.class_weight)
         )
 
+    def given(self, array: np.ndarray) -> Tensor:
+        """The array where the network is."""
+        return torch.from_numpy(array).to(self.image_mean.device)
+
     def code_of(
         self,
         example: Example,
@@ -67,13 +71,13 @@ class PlainSpider(nn.Module):
     ) -> Float[Tensor, "n channels"]:
         """Concat(view features, position) at the voxels (x, y, z) of one case (eq. 11-18)."""
         size, (rows, columns) = np.array(self.task.shape[::-1]), features.shape[2:]
-        unit = torch.from_numpy(((np.stack([x, y, z], axis=1) + 0.5) / size).astype(np.float32))
+        unit = self.given(((np.stack([x, y, z], axis=1) + 0.5) / size).astype(np.float32))
         world = example.case.affine @ np.stack([x, y, z, np.ones_like(x)])
         parts = []
         for image, projection in zip(features, example.xray.projection, strict=True):
             u, v, w = projection @ world
             grid = np.stack([2 * u / w / (columns - 1) - 1, 2 * v / w / (rows - 1) - 1], axis=1).astype(np.float32)
-            place = torch.from_numpy(grid)[None, None]
+            place = self.given(grid)[None, None]
             read = functional.grid_sample(image[None], place, padding_mode="zeros", align_corners=True)
             parts.append(read[0, :, 0].T)
         return torch.cat([*parts, reference.encode_points(self.table, self.levels, unit)], dim=1)

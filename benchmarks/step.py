@@ -5,6 +5,8 @@ One step is forward, backward and optimiser on `cases` invented cases of `size`^
 own Adam); rounds are interleaved and ratios taken within each round, so that a busy machine slows both alike. The table gives
 each part of our step beside its limit: arithmetic at the speed of a large float32 matrix product, bytes at that of a stream
 triad, table rows at that of random rows, all measured in the same rounds. Below 1 where what is read is still in a cache.
+`--device cuda` measures plain and ours with every backend of the hash grid that is present on a GPU (triton, tinycudann,
+reference), without the table of parts and without a goal (`make bench-gpu`); NOT YET RUN THERE.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from unittest import mock
@@ -22,10 +24,13 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from benchmarks.encoding import wait
 from benchmarks.limits import Limits, measure_limits, median_limits, seconds
 from benchmarks.plain_spider import PlainSpider
 from xr2ct import sampling
 from xr2ct.cases import Example, Task
+from xr2ct.device import choose_device
+from xr2ct.encoding import present_backends
 from xr2ct.encoding.reference import interpolation
 from xr2ct.models.registry import choose
 from xr2ct.models.spider import Spider
@@ -34,6 +39,7 @@ from xr2ct.shards import Case, Xray
 from xr2ct.training_settings import make_optimizer
 
 GOAL = 5.0
+ON_GPU = ("triton", "tinycudann", "reference")  # backends of the hash grid
 STRUCTURES = ("background", *(f"structure{number}" for number in range(1, 9)))
 REST = "decoder and loss"
 PARTS = ("UNet", "feature sampling", "encoding", REST, "optimiser")
@@ -132,16 +138,18 @@ def watched(model: Spider, clock: Clock) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to train: `loss` of a step number, and its optimiser."""
+    """One way to train `model`: `loss` of a step number, and its optimiser."""
 
     name: str
+    model: nn.Module
     loss: Callable[[int], Tensor]
     optimizer: torch.optim.Optimizer
 
     def step(self, number: int, clock: Clock | None = None) -> tuple[float, float]:
         """Wall and CPU seconds of one step."""
-        clock = clock or Clock()
+        clock, device = clock or Clock(), next(self.model.parameters()).device
         self.optimizer.zero_grad(set_to_none=True)
+        wait(device)
         wall, cpu = time.perf_counter(), time.process_time()
         clock.enter(REST, "forward")
         loss = self.loss(number)
@@ -149,6 +157,7 @@ class Contender:
         loss.backward()
         clock.enter("optimiser", "forward")
         self.optimizer.step()
+        wait(device)
         clock.enter(REST)
         return time.perf_counter() - wall, time.process_time() - cpu
 
@@ -158,23 +167,34 @@ def lattice_of(model: Spider, number: int) -> Lattice:
     return comb(model.task.shape, model.settings.points, model.settings.run, np.random.default_rng(number))
 
 
+def ways(kind: str, bfloat16: bool) -> dict[str, dict[str, object]]:
+    """Our contenders on a kind of device, by name, and what they set."""
+    chosen: dict[str, dict[str, object]] = {"ours": {}}
+    if kind == "cuda":
+        chosen = {f"ours, {name}": {"backend": name} for name in ON_GPU if name in present_backends()}
+    fast = {f"{name}, bfloat16": more | {"precision": "bfloat16"} for name, more in chosen.items()}
+    return chosen | (fast if bfloat16 else {})
+
+
 def contenders(
-    examples: Sequence[Example], settings: dict[str, object], bfloat16: bool
-) -> tuple[Spider, list[Contender]]:
-    """Ours first; all start from the same parameters."""
+    examples: Sequence[Example],
+    settings: dict[str, object],
+    chosen: Mapping[str, dict[str, object]],
+    device: torch.device,
+) -> list[Contender]:
+    """Ours, then plain; all start from the same parameters."""
 
-    def ours(name: str, **more: object) -> tuple[Spider, Contender]:
-        model = make_model(examples, settings | more)
+    def ours(name: str, more: dict[str, object]) -> Contender:
+        model = make_model(examples, settings | more).to(device)
         loss = lambda number: model.loss(examples, np.random.default_rng(number))["loss"]  # noqa: E731
-        return model, Contender(name, loss, make_optimizer(model, model.settings))
+        return Contender(name, model, loss, make_optimizer(model, model.settings))
 
-    model, first = ours("ours")
-    plain = PlainSpider(model)
+    everyone = [ours(name, more) for name, more in chosen.items()]
+    model = everyone[0].model
+    plain = PlainSpider(model).to(device)
     optimizer = torch.optim.Adam(plain.parameters(), lr=model.settings.learning_rate)
-    everyone = [first, Contender("plain", lambda number: plain.loss(examples, lattice_of(model, number)), optimizer)]
-    if bfloat16:
-        everyone.append(ours("ours, bfloat16", precision="bfloat16")[1])
-    return model, everyone
+    loss = lambda number: plain.loss(examples, lattice_of(model, number))  # noqa: E731
+    return [*everyone, Contender("plain", plain, loss, optimizer)]
 
 
 def limit_ms(model: Spider, examples: Sequence[Example], limits: Limits) -> dict[tuple[str, str], float]:
@@ -228,9 +248,54 @@ def print_parts(clocks: Sequence[Clock], limits: dict[tuple[str, str], float]) -
     print(f"{'sum':>18} {'':8} {total:7.1f} {sum(limits.values()):7.1f}")
 
 
+def print_machine(limits: Limits, rows: int) -> None:
+    print(
+        f"machine, {torch.get_num_threads()} threads: stream {limits.stream_gbs:.1f} GB/s, matrix product float32 "
+        f"{limits.gemm_float32:.0f} and bfloat16 {limits.gemm_bfloat16:.0f} GFLOP/s, one of {rows} rows of 32 bytes: "
+        f"gather {limits.gather_ns:.1f} ns, add {limits.scatter_ns:.1f} ns"
+    )
+
+
+def print_times(times: Mapping[str, Sequence[tuple[float, float]]], goal: float | None) -> None:
+    """Of every contender the median and, within each round, how many times as fast as plain it was."""
+    for name, spent in times.items():
+        wall, cpu = (
+            statistics.median(a[clock] / b[clock] for a, b in zip(times["plain"], spent, strict=True))
+            for clock in (0, 1)
+        )
+        print(
+            f"{name:>24} {milliseconds(spent):8.1f} ms per step, {wall:.1f}x plain in wall time, {cpu:.1f}x in CPU time"
+        )
+        if goal and name != "plain":
+            print(f"{'':>24} goal {goal:g}x: {'reached' if wall >= goal else 'MISSED'}")
+
+
+def milliseconds(spent: Sequence[tuple[float, float]]) -> float:
+    """The median wall time of a step."""
+    return 1e3 * statistics.median(wall for wall, _ in spent)
+
+
+def print_reconstruction(one: Contender, example: Example) -> None:
+    """The time of a first case, and of a later one, for which the code of the voxels is kept."""
+
+    def later() -> None:
+        one.model.predict(example.xray, example.case.affine)  # ends on the CPU: there is nothing to wait for
+
+    def first() -> None:
+        one.model.cache.drop()
+        later()
+
+    one.model.eval()
+    size = " x ".join(map(str, example.case.ct_hu.shape))
+    print(
+        f"{one.name:>24} {seconds(first, 3):8.2f} s per first reconstruction of {size}, {seconds(later, 3):.2f} s per next"
+    )
+
+
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=128, help="voxels and pixels a side")
     parser.add_argument("--cases", type=int, default=4, help="per step")
@@ -238,10 +303,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--setting", action="append", default=[], metavar="KEY=VALUE", help="of the model; repeatable")
     parser.add_argument("--bfloat16", action="store_true", help="also with the setting precision=bfloat16")
     given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
+    device = choose_device(given.device, given.threads)
     settings = {key: yaml.safe_load(value) for key, value in (one.split("=") for one in given.setting)}
     examples = invent_examples(given.size, given.cases, given.beam)
-    model, everyone = contenders(examples, settings, given.bfloat16)
+    everyone = contenders(examples, settings, ways(given.device, given.bfloat16), device)
+    model, in_parts = everyone[0].model, given.device == "cpu"
     times: dict[str, list[tuple[float, float]]] = {one.name: [] for one in everyone}
     clocks: list[Clock] = []
     found: list[Limits] = []
@@ -251,35 +317,25 @@ def main(arguments: Sequence[str]) -> None:
             spent = one.step(turn)
             if turn:
                 times[one.name].append(spent)
-        clock = Clock()
-        with watched(model, clock):
-            everyone[0].step(turn, clock)
-        if turn:
-            clocks.append(clock)
-            found.append(measure_limits(rows))
+        if in_parts:
+            clock = Clock()
+            with watched(model, clock):
+                everyone[0].step(turn, clock)
+            if turn:
+                clocks.append(clock)
+                found.append(measure_limits(rows))
 
-    limits = median_limits(found)
-    print(
-        f"machine, {given.threads} threads: stream {limits.stream_gbs:.1f} GB/s, matrix product float32 "
-        f"{limits.gemm_float32:.0f} and bfloat16 {limits.gemm_bfloat16:.0f} GFLOP/s, one of {rows} rows of 32 bytes: "
-        f"gather {limits.gather_ns:.1f} ns, add {limits.scatter_ns:.1f} ns"
-    )
-    limit_per_part = limit_ms(model, examples, limits)
-    print_parts(clocks, limit_per_part)
-    for name, spent in times.items():
-        wall, cpu = (
-            statistics.median(a[clock] / b[clock] for a, b in zip(times["plain"], spent, strict=True))
-            for clock in (0, 1)
-        )
-        ms = 1e3 * statistics.median(wall for wall, _ in spent)
-        print(f"{name:>18} {ms:8.0f} ms per step, {wall:.1f}x plain in wall time, {cpu:.1f}x in CPU time")
-        if name != "plain":
-            print(f"{'':>18} goal {GOAL:g}x: {'reached' if wall >= GOAL else 'MISSED'}")
-    at_limits = 1e3 * statistics.median(wall for wall, _ in times["plain"]) / sum(limit_per_part.values())
-    print(f"{'float32 at limits':>18} {sum(limit_per_part.values()):8.0f} ms per step, {at_limits:.1f}x plain")
-    xray, affine = examples[0].xray, examples[0].case.affine
-    model.eval()
-    print(f"reconstruction of {given.size}^3: {seconds(lambda: model.predict(xray, affine), 3):.2f} s per case")
+    if in_parts:
+        limits = median_limits(found)
+        print_machine(limits, rows)
+        limit_per_part = limit_ms(model, examples, limits)
+        print_parts(clocks, limit_per_part)
+    print_times(times, GOAL if in_parts else None)
+    if in_parts:
+        least = sum(limit_per_part.values())
+        print(f"{'float32 at limits':>24} {least:8.1f} ms per step, {milliseconds(times['plain']) / least:.1f}x plain")
+    for one in everyone[:-1]:
+        print_reconstruction(one, examples[0])
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ def check_config(config: dict) -> dict:
         raise UserError(_explain(error))
     full = _with_defaults(deepcopy(config), schema())
     full["simulators"] = expand_simulators(full["simulators"])
+    full["judge"] = _list_judges(full["judge"])
     _check_references(full)
     full["runs"] = expand_runs(full["runs"], seed=full["seed"])
     return full
@@ -132,6 +133,15 @@ def _check_region(region: dict) -> None:
                 f"config: region of kind {region['kind']!r} {wrong} {key!r}, which belongs to kind {kind!r}."
             )
     check_structures(region.get("structures", []))
+
+
+def _list_judges(judge: dict | list[dict]) -> list[dict]:
+    """One judge or several as a list, without kind none; every kind once, for results/judge has one folder for each."""
+    judges = judge if isinstance(judge, list) else [judge]
+    kinds = [one["kind"] for one in judges]
+    if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
+        raise UserError(f"config: judge has kind {twice[0]!r} twice; expected every kind once. Remove one of them.")
+    return [one for one in judges if one["kind"] != "none"]
 
 
 def structures_to_label(config: dict) -> list[str]:

@@ -157,8 +157,9 @@ def dry_run(folder: Path, change: dict, *options: str):
         (changed("spider", settings=TINY | {"steps": 4}), later(4)),
         ({"tables": {"One": ["spider"]}}, {"report": 1}),
         ({"judge": {"kind": "totalsegmentator-fast"}}, {"judge": 5, "judge_true_cts": 1, "report": 1}),
+        ({"legacy": True}, {"evaluate": 5, "report": 1}),
     ],
-    ids=["limit", "setting-of-the-start", "tables", "totalsegmentator"],
+    ids=["limit", "setting-of-the-start", "tables", "totalsegmentator", "legacy"],
 )
 def test_a_changed_value_reruns_exactly_what_depends_on_it(finished, change, rules):
     found = jobs(dry_run(finished[0], change))
@@ -177,6 +178,29 @@ def test_the_judge_sees_the_true_cts_of_the_training_split_and_then_every_run(fi
     assert "--reconstructions results/reconstruct/spider-seed2/index.json " in of_run
     (evaluations,) = re.findall("--evaluations (.*?) --", log_of(done, "results/report/index.html"))
     assert len(evaluations.split()) == 5 + 6 and "results/judge/nnunet/true-ct.csv" in evaluations
+
+
+def test_several_judges_see_every_run_and_the_report_gets_all_of_them(finished):
+    kinds = ("nnunet", "totalsegmentator")
+    done = dry_run(finished[0], {"judge": [{"kind": kind} for kind in kinds]}, "--printshellcmds")
+    assert jobs(done) == {"judge_train": 1, "judge": 2 * 5, "judge_true_cts": 2, "report": 1, "all": 1}
+    assert "--judge totalsegmentator " in log_of(done, "results/judge/totalsegmentator/spider-seed2.csv")
+    assert "judge-train --kind nnunet --size small " in log_of(done, "results/judge/nnunet/judge.json")
+    (evaluations,) = re.findall("--evaluations (.*?) --", log_of(done, "results/report/index.html"))
+    runs = ("true-ct", "mean", "spider-seed1", "spider-seed2", "fitted-seed1", "fitted-seed2")
+    judged = {path for path in evaluations.split() if "/judge/" in path}
+    assert judged == {f"results/judge/{kind}/{run}.csv" for kind in kinds for run in runs}
+
+
+def test_a_judge_that_the_config_does_not_name_is_not_trained(finished):
+    done = run(finished[0], "-n", "results/judge/nnunet/judge.json")
+    assert done.returncode != 0 and "ERROR: judge names no kind nnunet" in done.stderr
+
+
+def test_legacy_metrics_are_computed_where_the_config_asks_for_them(finished):
+    done = dry_run(finished[0], {"legacy": True}, "--printshellcmds")
+    assert "--window -1000 1500 --legacy --out results/evaluate/mean.csv" in log_of(done, "results/evaluate/mean.csv")
+    assert "--legacy" not in finished[1].stdout + finished[1].stderr
 
 
 def test_a_split_without_cases_to_train_on_stops_the_dry_run_in_words(finished):

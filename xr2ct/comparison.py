@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xr2ct.errors import UserError
 from xr2ct.summary import ALL_STRUCTURES, DEFORMATIONS, Summary, difference, mean_over_cases, rank
 
 CEILING = "true CT"
 """The name under which `xr2ct judge` scores the true CTs: what a perfect reconstruction would get."""
+
+BASELINES = ("mean", "nearest")
+"""Models that any other has to beat: their runs stand in every table."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,19 @@ class Column:
         return f"{self.label} {self.unit}".strip()
 
 
+STRUCTURE = {
+    "dice": Column("Dice", "", 3),
+    "hd95": Column("HD95", "mm", 1),
+    "chamfer": Column("Chamfer", "mm", 2),
+}
+"""What is measured per structure; of the distances less is better."""
+
 SHOWN = {
     "psnr": Column("PSNR", "dB", 2),
     "ssim3d": Column("SSIM", "", 3),
     "mae": Column("MAE", "HU", 1),
-    "dice": Column("Dice", "", 3),
-    "hd95": Column("HD95", "mm", 1),
+    "dice": STRUCTURE["dice"],
+    "hd95": STRUCTURE["hd95"],
 }
 """Metric family -> column, as printed and in the report."""
 
@@ -50,12 +60,22 @@ JUDGES = {
 }
 """First part of the metric names of `xr2ct judge` -> name of the segmenter."""
 
+JUDGED = {
+    f"{judge}-{metric}": replace(column, label=f"{name} {column.label}", judged=True)
+    for judge, name in JUDGES.items()
+    for metric, column in STRUCTURE.items()
+}
+"""Metric family of a segmenter -> column, in every table that has numbers of it."""
+
+FOUND = "what a segmenter finds in the reconstructions (HD95 and Chamfer: lower is better)"
+"""Title of the part of a table that a segmenter judges."""
+
 
 @dataclass(frozen=True)
 class Line:
     """One row: the summaries of a run, or (`paired`) its difference from another, by metric family.
 
-    `shares` gives per judged family the mean as a share of the true CTs', on the cases and structures that both have.
+    `shares` gives per judged Dice the mean as a share of the true CTs', on the cases and structures that both have.
     """
 
     split: str
@@ -89,15 +109,17 @@ def read_title(text: str) -> tuple[str, tuple[str, ...]]:
     return title, runs
 
 
-def choose_runs(summaries: Sequence[Summary], title: str, runs: Sequence[str]) -> list[Summary]:
-    """The summaries of `runs` in their order, and those of the true CTs."""
+def choose_runs(
+    summaries: Sequence[Summary], title: str, runs: Sequence[str], baselines: Sequence[str] = ()
+) -> list[Summary]:
+    """The summaries of `runs` in their order, then those of the `baselines` that are not among them, and of the true CTs."""
     known = dict.fromkeys(summary.model for summary in summaries if summary.model != CEILING)
     if missing := [run for run in runs if run not in known]:
         raise UserError(
             f"table {title!r} names run {missing[0]!r}, expected runs of the evaluations: {', '.join(known)}. "
             "Give its evaluation, or take it out of the table."
         )
-    order = [*runs, CEILING]
+    order = list(dict.fromkeys([*runs, *baselines, CEILING]))
     return sorted((s for s in summaries if s.model in order), key=lambda s: (rank(s.split), order.index(s.model)))
 
 
@@ -117,15 +139,22 @@ def compare(summaries: Sequence[Summary], *, title: str = "", columns: Mapping[s
             run = by_split.setdefault(summary.split, {}).setdefault((summary.simulator, summary.model), {})
             run[summary.metric.split("_")[0]] = summary
     present = {family for runs in by_split.values() for found in runs.values() for family in found}
-    asked = {
-        **columns,
-        **{f"{judge}-dice": Column(f"{name} Dice", "", 3, judged=True) for judge, name in JUDGES.items()},
-    }
     lines = []
     for split, runs in by_split.items():
         lines += _lines(split, runs)
-    shown = {family: column for family, column in asked.items() if family in SHOWN or family in present}
+    shown = {family: column for family, column in {**columns, **JUDGED}.items() if family in SHOWN or family in present}
     return Comparison(title, shown, lines)
+
+
+def parts(comparison: Comparison) -> list[Comparison]:
+    """What the reconstructions themselves were measured for, without a title, and what segmenters find in them: each with
+    the lines that have something of it."""
+    split = []
+    for judged, title in ((False, ""), (True, FOUND)):
+        columns = {family: column for family, column in comparison.columns.items() if column.judged == judged}
+        lines = [line for line in comparison.lines if columns.keys() & line.found.keys()]
+        split += [Comparison(title, columns, lines)] if lines else []
+    return split
 
 
 def _lines(split: str, runs: Mapping[tuple[str, str], Mapping[str, Summary]]) -> list[Line]:
@@ -155,12 +184,17 @@ def _line(
 
     return Line(
         *(split, simulator, model, found),
-        shares={family: share(found[family], ceiling[family]) for family in ceiling if family in found},
+        shares={name: share(found[name], ceiling[name]) for name in ceiling if is_dice(name) and name in found},
         n_cases=most("n_cases"),
         n_patients=most("n_patients"),
         n_seeds=most("n_seeds"),
         paired=paired,
     )
+
+
+def is_dice(family: str) -> bool:
+    """Whether it is the Dice of the runs' own structures or of a segmenter's."""
+    return family.split("-")[-1] == "dice"
 
 
 def share(run: Summary, ceiling: Summary) -> float:
@@ -174,7 +208,12 @@ def share(run: Summary, ceiling: Summary) -> float:
     return own / best if best else math.nan
 
 
-def split_notes(lines: Sequence[Line]) -> dict[str, str]:
+def legacy_rows(summaries: Sequence[Summary]) -> list[tuple[Summary, int]]:
+    """The metrics of other papers that a table shows, structures by their mean per case, and the digits of each."""
+    return [(one, 3 if one.unit == "1" else 2) for one in summaries if one.structure in ("", ALL_STRUCTURES)]
+
+
+def split_notes(lines: Sequence[Line | Summary]) -> dict[str, str]:
     """What has to be said of the intervals of a split, for the splits of which something has to be said."""
     patients: dict[str, int] = {}
     for line in lines:

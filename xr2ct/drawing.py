@@ -30,15 +30,18 @@ Draw = list[Lattice | Points]
 
 
 def draw_comb(shape: Shape, settings: DrawSettings, labels: Sequence[ndarray], random: np.random.Generator) -> Draw:
+    """One lattice (z, y, x) over the whole grid."""
     return [comb(shape, settings.points, settings.run, random)]
 
 
 def draw_uniform(shape: Shape, settings: DrawSettings, labels: Sequence[ndarray], random: np.random.Generator) -> Draw:
+    """Single voxels, index [n, 3] as (z, y, x), all equally likely."""
     count = settings.scattered_points or settings.points**3
     return [Points(random.integers(0, shape, size=(count, 3)), shape)]
 
 
 def draw_blocks(shape: Shape, settings: DrawSettings, labels: Sequence[ndarray], random: np.random.Generator) -> Draw:
+    """Boxes of neighbouring voxels, index [n, 3] as (z, y, x), some of them on structures of the `labels` (z, y, x)."""
     return [blocks(shape, settings.points**3, settings.block, settings.surface_share, labels, random)]
 
 

@@ -11,11 +11,13 @@ from numpy import ndarray
 from tqdm import tqdm
 
 from xr2ct.errors import UserError
-from xr2ct.metrics.legacy import LEGACY_METRICS
+from xr2ct.metrics.legacy import LEGACY_VOLUME_METRICS
+from xr2ct.metrics.legacy_structures import LEGACY_LABEL_METRICS, LEGACY_STRUCTURE_METRICS
 from xr2ct.metrics.region import REGION_METRICS, compare_regions
 from xr2ct.metrics.registry import (
     STRUCTURE_METRICS,
     VOLUME_METRICS,
+    StructureMetrics,
     VolumeMetrics,
     compare_structures,
     compare_volumes,
@@ -54,12 +56,11 @@ def evaluate(
     run, opened = read_index(reconstructions), open_shards(shards)
     places = find_cases(opened)
     require_known(run, places, reconstructions)
-    metrics: VolumeMetrics = {**VOLUME_METRICS, **(LEGACY_METRICS if legacy else {})}
     rows = []
     for shard, i in tqdm(places.values(), desc=f"evaluate {run.name}", unit="case"):
         case = shard.case(i)
         about = describe_case(case) | {"simulator": run.simulator, "model": run.name, "seed": run.seed}
-        for score in score_case(case, shard.structures, run, Window(float(low_hu), float(high_hu)), metrics):
+        for score in score_case(case, shard.structures, run, Window(float(low_hu), float(high_hu)), legacy=legacy):
             rows.append(about | vars(score))
     write_csv(out, COLUMNS, rows)
     undefined = sum(math.isnan(row["value"]) for row in rows)
@@ -91,9 +92,11 @@ def describe_case(case: Case) -> dict[str, str]:
 
 
 def score_case(
-    case: Case, structures: Sequence[str], run: Run, window: Window, metrics: VolumeMetrics = VOLUME_METRICS
+    case: Case, structures: Sequence[str], run: Run, window: Window, *, legacy: bool = False
 ) -> Iterator[Score]:
     """All scores of one case; `structures` names the label values of the shard."""
+    volume_metrics: VolumeMetrics = {**VOLUME_METRICS, **(LEGACY_VOLUME_METRICS if legacy else {})}
+    structure_metrics: StructureMetrics = {**STRUCTURE_METRICS, **(LEGACY_STRUCTURE_METRICS if legacy else {})}
     reconstruction = run.cases.get(case.id)
     try:
         if reconstruction is None:
@@ -101,21 +104,25 @@ def score_case(
         ct_hu = read_on_grid(reconstruction.ct, case)
         if not np.isfinite(ct_hu).all():
             raise VolumeError("reconstruction holds values that are not finite")
-        yield from _volume_scores(case, ct_hu, window, metrics)
+        yield from _volume_scores(case, ct_hu, window, volume_metrics)
         yield from _region_scores(case, ct_hu, window)
     except VolumeError as error:
-        for name, (unit, *_) in [*metrics.items(), *REGION_METRICS.items()]:
+        for name, (unit, *_) in [*volume_metrics.items(), *REGION_METRICS.items()]:
             yield Score(name.format(window=window), "", math.nan, unit, str(error))
     try:
         if reconstruction is None:
             raise VolumeError("case was not reconstructed")
         label = None if reconstruction.label is None else read_on_grid(reconstruction.label, case)
-        problem = ""
+        problem = "the model predicts no labels" if label is None else ""
     except VolumeError as error:
         label, problem = None, str(error)
-    for value, name in list(enumerate(structures))[1:]:
-        if case.label_status[value] in (CUT, COMPLETE):
-            yield from _structure_scores(case, value, name, label, run, problem)
+    annotated = {
+        value: name for value, name in enumerate(structures) if value and case.label_status[value] in (CUT, COMPLETE)
+    }
+    for value, name in annotated.items():
+        yield from _structure_scores(case, value, name, label, run, problem, structure_metrics)
+    if legacy:
+        yield from _label_scores(case, annotated, label, run, problem)
 
 
 def _volume_scores(case: Case, ct_hu: ndarray, window: Window, metrics: VolumeMetrics) -> Iterator[Score]:
@@ -136,14 +143,18 @@ def _region_scores(case: Case, ct_hu: ndarray, window: Window) -> Iterator[Score
 
 
 def _structure_scores(
-    case: Case, value: int, name: str, label: ndarray | None, run: Run, problem: str
+    case: Case,
+    value: int,
+    name: str,
+    label: ndarray | None,
+    run: Run,
+    problem: str,
+    metrics: StructureMetrics,
 ) -> Iterator[Score]:
-    if label is None:
-        problem = problem or "the model predicts no labels"
-    elif name not in run.structures:
+    if not problem and name not in run.structures:
         problem = "the model does not know this structure"
     if problem:
-        for metric, unit in STRUCTURE_METRICS.items():
+        for metric, (unit, _) in metrics.items():
             yield Score(metric, name, math.nan, unit, problem)
         return
     judged = case.label != IGNORE
@@ -153,8 +164,30 @@ def _structure_scores(
         reason = "structure has no voxel in the reference"
     elif not predicted.any():
         reason = "structure has no voxel in the reconstruction"
-    for metric, score in compare_structures(true, predicted, case.affine).items():
-        yield Score(metric, name, score, STRUCTURE_METRICS[metric], reason)
+    for metric, score in compare_structures(true, predicted, case.affine, metrics).items():
+        yield Score(metric, name, score, metrics[metric][0], reason)
+
+
+def _label_scores(
+    case: Case, annotated: Mapping[int, str], label: ndarray | None, run: Run, problem: str
+) -> Iterator[Score]:
+    """Of all structures together that model and case have; what is none of them counts as background."""
+    known = {value: run.structures.index(name) for value, name in annotated.items() if name in run.structures}
+    if not problem and not known:
+        problem = "model and case have no structure in common"
+    if problem:
+        for metric, (unit, _) in LEGACY_LABEL_METRICS.items():
+            yield Score(metric, "", math.nan, unit, problem)
+        return
+    judged = case.label != IGNORE
+    reference, found = case.label[judged], label[judged]
+    true, predicted = np.zeros((2, reference.size), np.uint8)
+    for value, index in known.items():
+        true[reference == value] = value
+        predicted[found == index] = value
+    for metric, (unit, function) in LEGACY_LABEL_METRICS.items():
+        score = function(true, predicted)
+        yield Score(metric, "", score, unit, "no voxel to compare" if math.isnan(score) else "")
 
 
 def read_on_grid(path: Path, case: Case) -> ndarray:

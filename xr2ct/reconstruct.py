@@ -28,14 +28,16 @@ def reconstruct(
     shards: Sequence[Path],
     out: Path,
     simulator: str | None = None,
+    backend: str | None = None,
     device: str = "auto",
     threads: int | None = None,
 ) -> None:
     """Write <case>/ct.nii.gz (int16 HU), <case>/label.nii.gz (uint8) and index.json; X-rays by `simulator` or, if None,
-    by the one the model was trained on. Everything is checked before the first case."""
+    by the one the model was trained on; `backend` of the hash grid as `build_trained` takes it. Everything is checked before
+    the first case."""
     where = choose_device(device, threads)
     content = load_checkpoint(checkpoint)
-    model, task = build_trained(content)
+    model, task = build_trained(content, backend, where)
     model.to(where)
     simulator = simulator or task.simulator
     if simulator != task.simulator:

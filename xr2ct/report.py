@@ -15,7 +15,18 @@ from jinja2 import Environment, StrictUndefined
 from tqdm import tqdm
 
 from xr2ct import pictures
-from xr2ct.comparison import CEILING, COMPARED, Comparison, choose_runs, compare, split_notes
+from xr2ct.comparison import (
+    BASELINES,
+    CEILING,
+    COMPARED,
+    STRUCTURE,
+    Comparison,
+    choose_runs,
+    compare,
+    legacy_rows,
+    parts,
+    split_notes,
+)
 from xr2ct.curves import HEIGHT, WIDTH, read_curve
 from xr2ct.dots import WIDTH as DOTS_WIDTH
 from xr2ct.dots import Panel, draw_panels
@@ -26,8 +37,8 @@ from xr2ct.poster import write_poster
 from xr2ct.reconstructions import Run, read_index
 from xr2ct.shards import Shard, open_shards
 from xr2ct.structure_tables import structure_tables
-from xr2ct.summary import SPLITS, rank, read_scores, summarize, write_summary
-from xr2ct.summary_text import format_table
+from xr2ct.summary import SPLITS, rank, read_scores, summarize, write_legacy, write_summary
+from xr2ct.summary_text import format_structures, format_table, legacy_table
 
 PICTURED_PER_SPLIT = 8
 NO_NUMBER = "\N{EN DASH}"
@@ -47,16 +58,22 @@ def report(
     tables: Sequence[tuple[str, Sequence[str]]] = (),
     out: Path,
 ) -> str:
-    """Write the page, summary.csv beside it and, if asked for, one picture; the summary as aligned text tables.
+    """Write the page, its CSVs beside it and, if asked for, one picture; the summary as aligned text tables.
 
-    `tables` are titles and the names of runs that shall stand beside each other, after the table of all runs.
+    `tables` are titles and the names of runs that shall stand beside each other, after the table of all runs; the baselines
+    among the `reconstructions` stand in each of them.
     """
     opened = sorted(open_shards(shards), key=lambda shard: rank(shard.attrs["split"]))
     scores = read_scores(evaluations)
     summaries = summarize(scores)
-    everything = compare(summaries)
-    compared = [compare(choose_runs(summaries, title, names), title=title, columns=COMPARED) for title, names in tables]
+    legacy = summarize(read_scores(evaluations, legacy=True))
     runs = _first_seeds([read_index(path) for path in reconstructions])
+    everything = compare(summaries)
+    compared = [
+        compare(choose_runs(summaries, title, names, _baselines(runs)), title=title, columns=COMPARED)
+        for title, names in tables
+    ]
+    by_structure = structure_tables(summaries)
     page = {
         "title": _experiment_name(opened),
         "everything": everything,
@@ -65,7 +82,9 @@ def report(
         "ceiling": CEILING,
         "notes": split_notes(everything.lines),
         "splits": SPLITS,
-        "structure_tables": structure_tables(summaries),
+        "structure_tables": by_structure,
+        "structure_columns": STRUCTURE,
+        "legacy": legacy_rows(legacy),
         "figures": [(path.stem, _embedded(path)) for path in figures],
         "groups": _gallery(opened, runs, cases_open),
         "scores": _scores_by_case(scores, runs),
@@ -87,14 +106,17 @@ def report(
     with publish(out) as temporary:
         temporary.write_text(render(page), encoding="utf-8")
     write_summary(out.with_name("summary.csv"), summaries)
+    write_legacy(out.with_name("legacy.csv"), legacy)
     if picture:
         write_poster(picture, opened[0], runs)
-    return "\n\n\n".join(map(format_table, [everything, *compared]))
+    text = [*map(format_table, [everything, *compared]), *(format_structures(one) for one in by_structure if one.judge)]
+    return "\n\n\n".join([*text, *([legacy_table(legacy)] if legacy else [])])
 
 
 def render(page: dict[str, Any]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = lambda value, digits: NO_NUMBER if math.isnan(value) else f"{value:.{digits}f}"
+    environment.filters["parts"] = parts
     template = files("xr2ct").joinpath("report.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(page)
 
@@ -102,6 +124,11 @@ def render(page: dict[str, Any]) -> str:
 def _first_seeds(runs: Sequence[Run]) -> list[Run]:
     """Of runs that differ in their seed only the first given, which is the one to show in pictures."""
     return list({(run.name, run.simulator): run for run in reversed(runs)}.values())[::-1]
+
+
+def _baselines(runs: Sequence[Run]) -> list[str]:
+    """The names of the runs that every other has to beat, by their models."""
+    return list(dict.fromkeys(run.name for model in BASELINES for run in runs if run.model == model))
 
 
 def _figures(comparison: Comparison) -> list[tuple[str, list[Panel]]]:

@@ -228,6 +228,14 @@ def differences(summaries: Sequence[Summary]) -> list[Difference]:
     return [difference(later, earlier) for group in groups.values() for earlier, later in combinations(group, 2)]
 
 
+def write_legacy(path: Path, summaries: Sequence[Summary]) -> None:
+    """The means of the metrics of other papers; without any, no file, not even that of an earlier report."""
+    if summaries:
+        write_csv(path, COLUMNS, map(vars, summaries))
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_summary(path: Path, summaries: Sequence[Summary]) -> None:
     """The means, and the paired differences of all runs as differences.csv beside them."""
     write_csv(path, COLUMNS, map(vars, summaries))

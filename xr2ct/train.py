@@ -15,6 +15,7 @@ from xr2ct.cases import Cases, Example, Task, describe, open_task, require_same
 from xr2ct.checkpoint import load_checkpoint, save_checkpoint
 from xr2ct.descent import descend, require_feasible
 from xr2ct.device import choose_device
+from xr2ct.encoding import backend_of_trained
 from xr2ct.errors import UserError
 from xr2ct.models.model import Model, known_structures
 from xr2ct.models.registry import choose
@@ -28,6 +29,7 @@ from xr2ct.versions import RESULT_VERSION
 from xr2ct.views import describe_geometry
 
 MODEL = "model.pt"
+CPU = torch.device("cpu")
 WATCH_CASES = 4  # per watch shard for models that have no such setting
 
 
@@ -147,10 +149,20 @@ def is_trained(out: Path, identity: dict[str, Any]) -> bool:
         return False
 
 
-def build_trained(content: Mapping[str, Any]) -> tuple[Model, Task]:
-    """The model of a loaded checkpoint, on the CPU, and its task."""
+def build_trained(
+    content: Mapping[str, Any], backend: str | None = None, device: torch.device = CPU
+) -> tuple[Model, Task]:
+    """The model of a loaded checkpoint, on the CPU, and its task.
+
+    `device` is where it is to compute, `backend` the hash grid's there; see `backend_of_trained` for None.
+    """
     identity = content["identity"]
-    entry, settings = choose(identity["model"], identity["settings"])
+    given = dict(identity["settings"])
+    if "backend" in given:
+        given["backend"] = backend_of_trained(backend, given["backend"], given["level_features"], device)
+    elif backend is not None:
+        raise UserError(f"--backend {backend}: model {identity['model']} has no hash grid. Leave it out.")
+    entry, settings = choose(identity["model"], given)
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in identity["task"].items()}
     task = Task(**fields)
     model = entry.build(task, settings)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from xr2ct.cases import Task
 from xr2ct.checkpoint import load_checkpoint
 from xr2ct.device import choose_device
 from xr2ct.errors import UserError
@@ -28,6 +27,7 @@ from xr2ct.models.model import Model, Prediction
 from xr2ct.nifti import save_nifti
 from xr2ct.planes import xray_edges
 from xr2ct.plausibility import Input, attempt, better_readings, brought, report, warnings_of
+from xr2ct.reconstruct import known_names
 from xr2ct.settings import unknown
 from xr2ct.train import build_trained
 from xr2ct.views import Geometry, grid_centre, trained_geometry
@@ -47,19 +47,21 @@ def reconstruct_images(
     intensity: str = "auto",
     i0: float | None = None,
     inverted: bool = False,
+    backend: str | None = None,
     device: str = "auto",
     threads: int | None = None,
 ) -> None:
     """Write `out` (int16 HU), the labels and their names beside it, and print how the result projects onto the images.
 
-    `images` is a file by view name; without `geometry` they show the whole detector the model was trained with.
+    `images` is a file by view name; without `geometry` they show the whole detector the model was trained with. `backend` of
+    the hash grid is as `build_trained` takes it.
     """
     label_path, names_path = beside(out)
     if intensity not in INTENSITIES:
         raise unknown("intensity", intensity, INTENSITIES)
     where = choose_device(device, threads)
     content = load_checkpoint(checkpoint)
-    model, task = build_trained(content)
+    model, task = build_trained(content, backend, where)
     trained = trained_geometry(content, task, checkpoint)
     require_views(images, trained.views)
     pictures = {name: read_picture(images[name]) for name in trained.views}
@@ -79,7 +81,7 @@ def reconstruct_images(
 
     model.to(where)
     prediction, fits = attempt(model, inputs, placed, trained)
-    save(out, label_path, names_path, prediction, placed.affine, task)
+    save(out, label_path, names_path, prediction, placed.affine, known_names(model, task))
     print(*report(fits, placed.views), sep="\n")
     for doubt in warnings_of(fits, placed.views) + better_readings(model, inputs, placed, trained, fits):
         print(f"WARNING: {doubt}", file=sys.stderr)
@@ -179,13 +181,18 @@ def training_level(model: Model, number: int) -> tuple[float, float]:
 
 
 def save(
-    out: Path, label_path: Path, names_path: Path, prediction: Prediction, affine: Float[ndarray, "4 4"], task: Task
+    out: Path,
+    label_path: Path,
+    names_path: Path,
+    prediction: Prediction,
+    affine: Float[ndarray, "4 4"],
+    structures: Sequence[str],
 ) -> None:
-    """The CT is written last: where it is, the rest is."""
+    """The CT is written last: where it is, the rest is. `structures` by label value, "" for one that has no name to write."""
     if prediction.label is not None:
         save_nifti(label_path, prediction.label, affine)
         with publish(names_path) as private:
-            names = {str(value): name for value, name in enumerate(task.structures)}
+            names = {str(value): name for value, name in enumerate(structures) if name}
             private.write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
     else:
         label_path.unlink(missing_ok=True)
@@ -195,5 +202,5 @@ def save(
     labels = (
         "no labels: this model predicts none" if prediction.label is None else f"{label_path.name}, {names_path.name}"
     )
-    centre = ", ".join(f"{value:g}" for value in np.round(grid_centre(task.shape, affine), 3))
+    centre = ", ".join(f"{value:g}" for value in np.round(grid_centre(prediction.ct_hu.shape, affine), 3))
     print(f"{out}: {shape} voxels (z, y, x) around {centre} mm; {labels}")

@@ -3,6 +3,10 @@ OUTPUT results/evaluate/{run}.csv       one row per case, metric and structure
 """
 
 
+def legacy_option():
+    return ["--legacy"] if EXPERIMENT["legacy"] else []
+
+
 rule evaluate:
     input:
         reconstructions="results/reconstruct/{run}/index.json",
@@ -20,7 +24,8 @@ rule evaluate:
         "../envs/xr2ct.yaml"
     params:
         window=EXPERIMENT["window_hu"],
+        legacy=legacy_option(),
         version=LEARNING_VERSION["evaluate"],
     shell:
         "python -m xr2ct evaluate --reconstructions {input.reconstructions:q} --shards {input.shards:q}"
-        " --window {params.window:q} --out {output:q} 2> {log:q}"
+        " --window {params.window:q} {params.legacy:q} --out {output:q} 2> {log:q}"

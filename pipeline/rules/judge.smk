@@ -3,19 +3,17 @@ OUTPUT results/judge/nnunet/judge.json   the segmenter, trained on true CTs; jud
        results/judge/{judge}/{run}.csv   its scores of a run, rows as in results/evaluate
        results/judge/{judge}/true-ct.csv   of the CTs themselves: the most that any run can reach
 
-Only where judge.kind asks for one. TotalSegmentator is not trained: it needs its weights.
+Only where judge asks for one, or for several. TotalSegmentator is not trained: it needs its weights.
 """
 
 from pipeline.runs import TRUE_CT
 
-JUDGE = EXPERIMENT["judge"]
+JUDGES = {judge["kind"]: judge for judge in EXPERIMENT["judge"]}
 
 
 def judgements(wildcards):
-    """Scores of every run and of the true CTs; nothing without a judge."""
-    if JUDGE["kind"] == "none":
-        return []
-    return expand("results/judge/{judge}/{run}.csv", judge=JUDGE["kind"], run=[TRUE_CT, *EXPERIMENT["runs"]])
+    """Every judge's scores of every run and of the true CTs; nothing without a judge."""
+    return expand("results/judge/{judge}/{run}.csv", judge=JUDGES, run=[TRUE_CT, *EXPERIMENT["runs"]])
 
 
 def judge_shards(wildcards):
@@ -28,6 +26,12 @@ def judge_model(wildcards):
 
 def judge_name(wildcards):
     return "results/judge/nnunet" if wildcards.judge == "nnunet" else wildcards.judge
+
+
+def judge_size(wildcards):
+    if "nnunet" not in JUDGES:
+        stop("judge names no kind nnunet, so there is none to train; add it to the config.")
+    return JUDGES["nnunet"]["size"]
 
 
 rule judge_train:
@@ -45,7 +49,7 @@ rule judge_train:
     conda:
         "../envs/judge.yaml"
     params:
-        size=JUDGE["size"],
+        size=judge_size,
         seed=EXPERIMENT["seed"],
         device=EXPERIMENT["device"],
         version=LEARNING_VERSION["judge"],

@@ -30,6 +30,7 @@ def test_the_demo_config_is_valid_and_gets_its_defaults():
     assert config["region"] == {"kind": "cube"}
     assert config["runs"]["mean"]["settings"] == {}
     assert "labels" not in DEMO
+    assert config["legacy"] is False and config["judge"] == []
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,20 @@ def test_the_demo_config_is_valid_and_gets_its_defaults():
         (changed("runs", True, value=DEMO["runs"]["mean"]), r"key True at runs is no text"),
         (changed("window_hu", value=[500, -1000]), r"window_hu is \[500, -1000\]; expected the lower bound first"),
         (changed("cohort", 0, "source", value="folder"), r"cohort.0 has no 'dataset'; source 'folder' needs it"),
+        (changed("legacy", value="psnr_x2ct4095"), r"legacy is 'psnr_x2ct4095'; expected a value of type boolean"),
+        (
+            changed("judge", value="nnunet"),
+            r"judge is 'nnunet'; expected a mapping \(lines of 'key: value'\) or a list",
+        ),
+        (changed("judge", value=[{"kind": "nnUNet"}]), r"judge.0.kind is 'nnUNet'; expected one of: none, nnunet"),
+        (
+            changed("judge", value=[{"knd": "nnunet"}]),
+            r"key 'knd' at judge.0 is not known; the nearest valid key is 'kind'",
+        ),
+        (
+            changed("judge", value=[{"kind": "nnunet", "size": "small"}, {"kind": "nnunet", "size": "stock"}]),
+            r"judge has kind 'nnunet' twice; expected every kind once. Remove one",
+        ),
         (changed("region", value={"kind": "body"}), r"region.kind is 'body'; expected one of: cube, structures, spine"),
         (changed("region", value={"kind": "vertebra"}), r"region of kind 'vertebra' has no 'vertebrae'"),
         (changed("region", value={"kind": "structures"}), r"region of kind 'structures' has no 'structures'"),
@@ -131,6 +146,20 @@ def test_the_demo_config_is_valid_and_gets_its_defaults():
 def test_mistakes_are_named(config, words):
     with pytest.raises(UserError, match=words):
         check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("judge", "judges"),
+    [
+        ({}, []),
+        ({"kind": "none"}, []),
+        ({"kind": "nnunet", "size": "stock"}, [{"kind": "nnunet", "size": "stock"}]),
+        ([{"kind": "totalsegmentator"}], [{"kind": "totalsegmentator", "size": "small"}]),
+        ([{"kind": "none"}, {"kind": "nnunet"}], [{"kind": "nnunet", "size": "small"}]),
+    ],
+)
+def test_one_judge_or_several_become_a_list(judge, judges):
+    assert check_config(DEMO | {"judge": judge})["judge"] == judges
 
 
 @pytest.mark.parametrize(

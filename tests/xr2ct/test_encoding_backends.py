@@ -3,6 +3,7 @@
 On a GPU the backends that need one run there; without one Triton's kernels run in its interpreter, in a process of their own.
 """
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -144,7 +145,8 @@ def test_autocast_does_not_reach_the_encoding(backend):
 @pytest.mark.skipif(INTERPRETED or ON_GPU, reason="this run tests the kernels itself")
 @pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="the package triton is not installed")
 def test_tritons_kernels_pass_these_tests_in_its_interpreter():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton and not fifty", __file__]
+    files = [__file__, str(Path(__file__).with_name("test_reconstruct_backends.py"))]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton and not fifty", *files]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     done = subprocess.run(
         command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=1800
@@ -307,6 +309,14 @@ def test_hidden_kernels_are_said_to_be_missing(monkeypatch):
     assert HashGrid(LEVELS, 8, "lattice")(torch.rand(2, 3)).shape == (2, 40)
 
 
+def test_packages_of_other_backends_are_not_imported(monkeypatch):
+    """They take seconds, and warn."""
+    asked = []
+    monkeypatch.setattr(importlib, "import_module", asked.append)
+    HashGrid(LEVELS, 8, "native" if has_kernels() else "lattice")
+    assert not asked
+
+
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tinycudann", None)
     with pytest.raises(UserError, match=r"'tinycudann' is not present here: the package tinycudann cannot be imported"):
@@ -338,6 +348,21 @@ def test_parameters_travel_in_the_flat_order():
     hashed = [x ^ (y * 49) % 64 ^ (z * 21) % 64 for x in (2, 3) for y in (-2, -1) for z in (6, 7)]  # primes mod 64
     rows = [32 + row for row in hashed]
     assert encoded[2].item() == pytest.approx(np.mean([2 * row for row in rows]))
+
+
+def test_parameters_travel_in_a_file_that_holds_tensors_only(tmp_path):
+    """As the package's docstring shows it; `params` is what tiny-cuda-nn's modules call their one parameter."""
+    _, grid = grids("reference")
+    torch.save(grid.tinycudann_state(), tmp_path / "grid.pt")
+    state = torch.load(tmp_path / "grid.pt", weights_only=True)
+    (params,) = state.values()
+    assert (list(state), params.shape, params.dtype) == (["params"], grid.parameters_flat.shape, torch.float32)
+    assert (tmp_path / "grid.pt").stat().st_size < 4 * params.numel() + 4096  # and nothing of the memory around it
+    back = HashGrid(LEVELS, 8, "auto")
+    back.load_tinycudann_state(state)
+    assert torch.equal(back.table(), grid.table())
+    points = cloud()
+    assert_same(back(points), grid(points), 1e-5)
 
 
 def test_parameters_of_another_layout_are_refused():

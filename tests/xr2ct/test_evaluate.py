@@ -14,6 +14,7 @@ from tests.xr2ct.runs import brighter, write_nifti, write_run
 from xr2ct.errors import UserError
 from xr2ct.evaluate import COLUMNS, evaluate
 from xr2ct.metrics.legacy import LEGACY_METRICS
+from xr2ct.metrics.legacy_structures import LEGACY_LABEL_METRICS, LEGACY_STRUCTURE_METRICS
 from xr2ct.shards import IGNORE, Shard
 
 WINDOW = (-1000.0, 1500.0)
@@ -28,7 +29,7 @@ def shard(tmp_path):
     return Shard(write_phantom_shard(tmp_path / "shard.h5", cases, split="test"))
 
 
-def scores(index, shard, tmp_path, window=WINDOW, legacy=False):
+def rows_of(index, shard, tmp_path, window=WINDOW, legacy=False):
     """Rows of the CSV by (case, metric, structure)."""
     out = tmp_path / "scores.csv"
     evaluate(reconstructions=index, shards=[Path(shard.path)], window=window, out=out, legacy=legacy)
@@ -39,7 +40,16 @@ def scores(index, shard, tmp_path, window=WINDOW, legacy=False):
     for row in rows:
         assert row["reason"] if math.isnan(float(row["value"])) else True, f"NaN without a reason: {row}"
     found = {(row["case"], row["metric"], row["structure"]): row for row in rows}
-    assert len(found) == len(rows) == len(shard) * (9 + 3 * (len(STRUCTURES) - 1) + legacy * len(LEGACY_METRICS))
+    assert len(found) == len(rows)
+    return found
+
+
+def scores(index, shard, tmp_path, window=WINDOW, legacy=False):
+    """The same of cases that are annotated for every structure: no row is missing."""
+    found = rows_of(index, shard, tmp_path, window, legacy)
+    of_structure = 3 + legacy * len(LEGACY_STRUCTURE_METRICS)
+    of_case = 9 + legacy * (len(LEGACY_METRICS) - len(LEGACY_STRUCTURE_METRICS))
+    assert len(found) == len(shard) * (of_case + of_structure * (len(STRUCTURES) - 1))
     return found
 
 
@@ -144,6 +154,57 @@ def test_legacy_metrics_come_on_request_beside_ours(shard, tmp_path):
     damage_missing(tmp_path / "bright" / "p0" / "ct.nii.gz", None)
     rows = scores(index, shard, tmp_path, legacy=True)
     assert rows["p0", "psnr_gtrange", ""]["reason"] == "file is missing"
+
+
+def test_legacy_metrics_leave_the_other_rows_as_they_are(shard, tmp_path):
+    index = write_run(tmp_path / "bright", shard, brighter)
+    plain, with_legacy = scores(index, shard, tmp_path), scores(index, shard, tmp_path, legacy=True)
+    assert plain == {key: row for key, row in with_legacy.items() if key[1] not in LEGACY_METRICS}
+
+
+def test_legacy_metrics_of_structures_by_hand(tmp_path):
+    """One structure is not annotated, one voxel may not be judged; structures have other label values in the run."""
+    case = phantom_case("p", label_status=np.array([3, 3, 3, 0], np.uint8))
+    case.label[...] = 0
+    case.label[2, 3, 4:8], case.label[10, 3, 4], case.label[0, 0, 0] = 1, 2, IGNORE
+
+    def guess(case):
+        ball, rod, plate = 3, 1, 2
+        label = np.zeros_like(case.label)
+        label[2, 3, 4:7], label[2, 3, 9], label[10, 3, 4], label[5, 5, 5], label[0, 0, 0] = ball, ball, rod, plate, ball
+        return case.ct_hu, label
+
+    shard = Shard(write_phantom_shard(tmp_path / "s.h5", [case], split="test"))
+    index = write_run(tmp_path / "a", shard, guess, structures=["background", "rod", "plate", "ball"])
+    rows = rows_of(index, shard, tmp_path, legacy=True)
+    n = case.label.size - 1  # 5 voxels are no background in either, 6 in one of them; the plate is background here
+    ball, rod, background = 2 * 3 / (4 + 4), 1.0, 2 * (n - 6) / ((n - 5) + (n - 5))
+    assert value(rows, "p", "dice", "ball") == pytest.approx(ball) and value(rows, "p", "dice", "rod") == rod
+    assert value(rows, "p", "dice_micro", "") == pytest.approx(2 * (3 + 1) / (8 + 2))
+    assert value(rows, "p", "dice_micro_background", "") == pytest.approx((2 * (n - 6) + 8) / (2 * n))
+    assert value(rows, "p", "dice_macro_background", "") == pytest.approx((ball + rod + background) / 3)
+    assert value(rows, "p", "hd95_voxels", "ball") == pytest.approx(2 * 0.85)  # of 0, 0, 0, 2
+    assert value(rows, "p", "chamfer_sum", "ball") == pytest.approx((1 + 2) / 4 * AFFINE[0, 0])
+    assert value(rows, "p", "chamfer_sum_squared", "ball") == pytest.approx((1 + 4) / 4 * AFFINE[0, 0] ** 2)
+    units = [rows["p", metric, "ball"]["unit"] for metric in LEGACY_STRUCTURE_METRICS]
+    assert units == ["voxel", "mm", "mm^2"] and rows["p", "dice_micro", ""]["unit"] == "1"
+    assert {structure for _, _, structure in rows} == {"", "ball", "rod"}
+
+
+@pytest.mark.parametrize(
+    ("status", "changes", "reason"),
+    [
+        ([3, 3, 3, 3], {"structures": ["background", "femur"]}, "model and case have no structure in common"),
+        ([3, 0, 0, 0], {}, "model and case have no structure in common"),
+        ([3, 3, 3, 3], {"change": lambda case: (case.ct_hu, None)}, "the model predicts no labels"),
+    ],
+)
+def test_a_legacy_dice_that_is_not_defined_says_so(tmp_path, status, changes, reason):
+    case = phantom_case("p", label_status=np.array(status, np.uint8))
+    shard = Shard(write_phantom_shard(tmp_path / "s.h5", [case], split="test"))
+    rows = rows_of(write_run(tmp_path / "a", shard, **changes), shard, tmp_path, legacy=True)
+    for metric in LEGACY_LABEL_METRICS:
+        assert math.isnan(value(rows, "p", metric, "")) and rows["p", metric, ""]["reason"] == reason
 
 
 def test_a_metric_that_is_not_defined_says_so(tmp_path):

@@ -196,7 +196,10 @@ def make_seeds(folder):
     arguments = {"shards": [shard], "evaluations": [], "reconstructions": [], "out": folder / "report.html"}
     for name, error in (("plain", 30), ("bright-seed1", 40), ("bright-seed2", 60)):
         index = write_run(
-            folder / name, Shard(shard), lambda case, error=error: (case.ct_hu + np.int16(error), case.label)
+            folder / name,
+            Shard(shard),
+            lambda case, error=error: (case.ct_hu + np.int16(error), case.label),
+            model="spider",
         )
         out = folder / f"{name}.csv"
         evaluate(reconstructions=index, shards=[shard], window=(-1000.0, 1500.0), out=out)
@@ -228,7 +231,9 @@ def test_seeds_are_one_run_and_tables_have_sections(tmp_path):
     assert re.search(
         r"^family +parallel +bright +\S+ \+- \S+ \[.* 50\.0 \+- 14\.1 \[50\.0, 50\.0\]", text, re.MULTILINE
     )
-    assert text.count("\nTwo & one\n") == 1 and text.count(NOTE) == 3
+    assert (
+        text.count("\nTwo & one\n") == 1 and text.count(NOTE) == 3 + 1
+    )  # the tables and the structures that nnU-Net finds
     sections = [part.split("</section>")[0] for part in page.split("<section ")]
     first, second = [part for part in sections if part.startswith('id="table')]
     shown = " ".join("".join(Reader("<" + first).text).split())
@@ -241,15 +246,59 @@ def test_seeds_are_one_run_and_tables_have_sections(tmp_path):
         "dashed",
     ):
         assert said in shown, said
+    own, judged = first.split("<h3>what a segmenter finds in the reconstructions")[:2]
+    assert "<b>true CT</b>" in judged and "<b>true CT</b>" not in own and "nnU-Net" not in own
     assert shown.index("bright") < shown.index("plain") and "PSNR inside" not in sections[1]
     assert "bright" not in second and NOTE in html.unescape(second) and 'href="#table2"' in page
     assert first.count("<svg") == 6  # PSNR, SSIM, Dice, PSNR inside and outside, nnU-Net Dice
     assert first.count("stroke-dasharray") == 1 and second.count("<svg") == 5
-    assert html.unescape(page[: page.index('id="conventions"')]).count(NOTE) == 1 + 2 + 2 * 2
+    assert html.unescape(page[: page.index('id="conventions"')]).count(NOTE) == 2 + 2 + 2 * 3
     summary = (tmp_path / "summary.csv").read_text().splitlines()
     assert "± 14.1 (seeds)" in page[: page.index('id="table1"')]
     (line,) = [line for line in summary if line.startswith("family,parallel,bright,mae_")]
     assert line.split(",")[14:16] == ["2", "14.1421356"]
+
+
+def test_baselines_are_known_by_their_model_and_stand_in_every_table(tmp_path):
+    arguments = make_seeds(tmp_path)
+    index = json.loads(arguments["reconstructions"][0].read_text())  # of `plain`
+    arguments["reconstructions"][0].write_text(json.dumps(index | {"model": "nearest"}))
+    text = report(**arguments, tables=[("Alone", ["bright"])])
+    section = arguments["out"].read_text(encoding="utf-8").split('id="table1"')[1].split("</section>")[0]
+    for shown in (text[text.index("\nAlone\n") :], section):
+        assert shown.index("bright") < shown.index("plain") and "plain - bright" in shown
+
+
+def test_every_structure_has_its_chamfer_distance_and_the_judged_ones_are_printed(tmp_path):
+    arguments = make_seeds(tmp_path)
+    text = report(**arguments)
+    page = arguments["out"].read_text(encoding="utf-8")
+    own, judged = (part.split("</details>")[0] for part in page.split("<details><summary>Per structure, ")[1:])
+    for table, name, first in ((own, "plain", "Dice"), (judged, "bright", "nnU-Net Dice")):
+        assert table.startswith(f"family: {first}, HD95 and Chamfer in mm</summary>")
+        assert f'{name}: Dice</th><th class="n">HD95 mm</th><th class="n">Chamfer mm</th>' in table
+    ball = next(part for part in own.split("<tr>") if part.startswith("<td>ball</td>"))
+    assert re.findall(r'<td class="n">(\S+?)<', ball) == ["1.000", "0.0", "0.00"] * 2
+    assert re.search(r"^Dice +ball +0\.600 +0\.800$", text, re.MULTILINE) and "every structure as nnU-Net" in text
+
+
+def test_metrics_of_other_papers_have_a_section_of_their_own(tmp_path):
+    arguments = make_seeds(tmp_path)
+    plain = report(**arguments)
+    page = arguments["out"].read_text(encoding="utf-8")
+    assert 'id="legacy"' not in page and not (tmp_path / "legacy.csv").exists()
+    rows = [scores.row(f"f{i}", "s", 20 + i, "psnr_x2ct4095", split="family", model="plain") for i in range(4)]
+    rows += [scores.row(f"f{i}", "s", 3, "chamfer_sum", "ball", "family", "plain") | {"unit": "mm"} for i in range(4)]
+    write_csv(tmp_path / "legacy_scores.csv", SCORE_COLUMNS, rows)
+    arguments["evaluations"].append(tmp_path / "legacy_scores.csv")
+    text = report(**arguments)
+    section = arguments["out"].read_text(encoding="utf-8").split('<section id="legacy">')[1].split("</section>")[0]
+    shown = html.unescape(" ".join("".join(Reader(section).text).split()))
+    for said in (FAMILY, NOTE, "psnr_x2ct4095", "21.500", "chamfer_sum in mm", "3.00", "4 / 1"):
+        assert said in shown, said
+    assert section.count("<tr>") == 1 + 2  # the head and one row per metric: structures as their mean
+    assert text.startswith(plain) and text.count("psnr_x2ct4095") == 1
+    assert (tmp_path / "legacy.csv").read_text().count("chamfer_sum") == 2  # the structure and the mean
 
 
 def test_the_pictured_seed_has_its_own_numbers(tmp_path):

@@ -18,6 +18,7 @@ from xr2ct.summary import (
     mean_over_cases,
     read_scores,
     summarize,
+    write_legacy,
     write_summary,
 )
 from xr2ct.tables import read_csv, write_csv
@@ -250,6 +251,15 @@ def test_splits_are_in_their_order_and_runs_as_given():
         ("own", "z"),
         ("own", "b"),
     ]
+
+
+def test_a_file_of_other_papers_metrics_is_there_only_if_something_is_in_it(tmp_path):
+    out = tmp_path / "legacy.csv"
+    write_legacy(out, summarize([row("c", "s", 1, "psnr_x2ct4095")]))
+    assert [line["metric"] for line in read_csv(out, COLUMNS)] == ["psnr_x2ct4095"]
+    for _ in range(2):
+        write_legacy(out, [])
+        assert not out.exists()  # not the table of an earlier report
 
 
 def test_files_of_scores_and_summaries(tmp_path):

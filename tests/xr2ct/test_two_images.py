@@ -92,6 +92,16 @@ def test_images_as_in_the_shard_give_what_the_shard_gives(model, geometry, world
         )
 
 
+def test_structures_that_the_model_cannot_predict_are_not_named(world, tmp_path):
+    folder, _ = world
+    subset = TINY | {"structures": ["rod"], "steps": 1}
+    shards = [folder / "train-0.h5"]
+    train(model="spider", simulator="cone", shards=shards, out=tmp_path / "m", settings=subset, window=WINDOW)
+    images = {name: folder / f"{name}.npy" for name in NAMES}
+    reconstruct_images(checkpoint=tmp_path / "m" / "model.pt", images=images, out=tmp_path / "ct.nii.gz", device="cpu")
+    assert json.loads((tmp_path / "labels.json").read_text()) == {"0": "background", "2": "rod"}
+
+
 def test_the_matrices_of_a_shard_put_the_volume_into_its_world(world, tmp_path):
     _, example = world
     matrices = {name: matrix.tolist() for name, matrix in zip(NAMES, example.xray.projection, strict=True)}

@@ -24,8 +24,9 @@ a reason, never left out.
 Runs whose folders end in -seed1, -seed2, ... and that were trained with that --seed keep it in a column of its own, so that
 the report can group them.
 
---legacy adds what other papers call PSNR and SSIM, named after paper and range (psnr_x2ct4095, ssim_skimage2, ...;
-defined in xr2ct/metrics/legacy.py): to stand beside printed numbers. The report keeps them in a table of their own.""",
+--legacy adds what other papers call PSNR, SSIM, Dice, HD95 and Chamfer distance, named after their conventions
+(psnr_x2ct4095, ssim_skimage2, ...; defined in xr2ct/metrics/legacy.py and legacy_structures.py): to stand beside printed
+numbers. The report keeps them in a table, and its page in a section, of their own.""",
     )
     parser.add_argument("--reconstructions", type=Path, required=True, metavar="FILE", help="index.json of the run")
     add_files(parser, "--shards", "the shards that were reconstructed")

@@ -66,6 +66,12 @@ with them or their geometry, or that the model has not seen such a patient.""",
     )
     parser.add_argument("--i0", type=float, metavar="X", help="transmission: pixel value of the open field, 1 for I/I0")
     parser.add_argument("--inverted", action="store_true", help="display: bone is dark")
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        help="of the hash grid: auto, reference, lattice, native, triton or tinycudann, which read the same parameters "
+        "(default: as trained, or auto where that is not present)",
+    )
     add_machine(parser)
     parser.set_defaults(run=run)
 
@@ -82,7 +88,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"{' '.join(for_images)} with --shards, which hold all this themselves. Leave it out.")
     if images and options.simulator:
         raise UserError("--simulator with images; expected it with --shards only. Leave it out.")
-    machine = {"device": options.device, "threads": options.threads}
+    machine = {"backend": options.backend, "device": options.device, "threads": options.threads}
     if options.shards:
         from xr2ct.reconstruct import reconstruct
 

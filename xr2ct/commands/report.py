@@ -20,18 +20,19 @@ example:
 The page needs no network and runs no script. Intervals are 95 % percentile intervals of 2000 seeded resamples of
 patients, not cases; there is none below 4 patients. Rows "a - b" are paired differences on the cases (and structures)
 that both runs have; the table shows those to the first run given, differences.csv all pairs. Metrics of
-`xr2ct evaluate --legacy` get a table of their own, and legacy.csv.
+`xr2ct evaluate --legacy` get a table of their own, a section of the page, and legacy.csv.
 
 Runs whose folders differ only in -seed1, -seed2, ... (and were trained with that --seed) are one run: a case is averaged
 over the seeds first, and "+-" is
 the standard deviation of the mean from seed to seed, which intervals do not contain. In the splits family,
 family_transfer and family_validation, deformations of one patient, cases are drawn instead of patients. CSVs of
-`xr2ct judge` add a column with the Dice of its segmenter, a line `true CT` with what that segmenter gets on the CTs
-themselves, and each run's share of it.
+`xr2ct judge` add Dice, HD95 and Chamfer distance (mm) of what its segmenter finds, a line `true CT` with what it gets on
+the CTs themselves, each run's share of that Dice, and a table per structure.
 
   --table "Table III: three decoders=default,two-branch,two-stage"
 
-adds a section with these runs: their means, differences from the first of them, and one chart per metric.""",
+adds a section with these runs: their means, differences from the first of them, and one chart per metric. The baselines,
+runs of the models mean and nearest among --reconstructions, stand in every table, below the runs that it names.""",
     )
     add_files(parser, "--shards", "the shards that were evaluated")
     add_files(parser, "--evaluations", "CSVs of `xr2ct evaluate`, one per run, and of `xr2ct judge`")
@@ -65,7 +66,6 @@ adds a section with these runs: their means, differences from the first of them,
 def run(options: argparse.Namespace) -> None:
     from xr2ct.comparison import read_title
     from xr2ct.report import report
-    from xr2ct.summary_text import legacy_table
 
     text = report(
         shards=options.shards,
@@ -79,5 +79,4 @@ def run(options: argparse.Namespace) -> None:
         tables=[read_title(text) for text in options.table],
         out=options.out,
     )
-    legacy = legacy_table(options.evaluations, options.out.with_name("legacy.csv"))
-    print("\n\n".join([text, *([legacy] if legacy else []), f"report: {options.out}"]))
+    print(f"{text}\n\nreport: {options.out}")

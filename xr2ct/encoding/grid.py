@@ -19,11 +19,12 @@ INITIAL_RANGE = 1e-4
 
 @dataclass(frozen=True)
 class Backend:
-    """Two ways to encode, and why this backend cannot be had here (nothing where it can)."""
+    """Two ways to encode, why this backend cannot be had here (nothing where it can), and the kind of device it needs."""
 
     encode_points: Callable[..., Tensor]
     encode_lattice: Callable[..., Tensor]
     missing: Callable[[], str] = lambda: ""
+    only_on: str = ""
 
 
 def by_points(encode_points: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -65,25 +66,50 @@ BACKENDS = {
     "auto": Backend(encode_points_at_best, encode_lattice_at_best),
     "reference": Backend(reference.encode_points, reference.encode_lattice),
     "lattice": Backend(reference.encode_points, lattice.encode_lattice),
-    "native": Backend(native.encode_points, by_points(native.encode_points), no_kernels),
-    "triton": Backend(triton.encode_points, by_points(triton.encode_points), triton.missing),
-    "tinycudann": Backend(tinycuda.encode_points, by_points(tinycuda.encode_points), tinycuda.missing),
+    "native": Backend(native.encode_points, by_points(native.encode_points), no_kernels, "cpu"),
+    "triton": Backend(
+        triton.encode_points, by_points(triton.encode_points), triton.missing, "" if triton.interpreted() else "cuda"
+    ),
+    "tinycudann": Backend(tinycuda.encode_points, by_points(tinycuda.encode_points), tinycuda.missing, "cuda"),
 }
 
 
-def present_backends() -> list[str]:
-    return [name for name, backend in BACKENDS.items() if not backend.missing()]
-
-
-def choose_backend(name: str) -> Backend:
+def unfit(name: str, device: torch.device | None) -> str:
+    """Why this backend cannot encode here, or on that device, or nothing."""
     if name not in BACKENDS:
-        raise unknown("hash grid backend", name, BACKENDS)
-    if why := BACKENDS[name].missing():
+        return "this version does not know it"
+    backend = BACKENDS[name]
+    elsewhere = device and backend.only_on not in ("", device.type)
+    return backend.missing() or (f"it computes on {backend.only_on} only" if elsewhere else "")
+
+
+def present_backends(device: torch.device | None = None) -> list[str]:
+    """Those that can encode here, on the device if one is given."""
+    return [name for name in BACKENDS if not unfit(name, device)]
+
+
+def choose_backend(name: str, device: torch.device | None = None) -> Backend:
+    if why := unfit(name, device):
+        present = ", ".join(present_backends(device))
+        if name not in BACKENDS:
+            raise UserError(f"{unknown('hash grid backend', name, BACKENDS)} Present here: {present}.")
         raise UserError(
-            f"hash grid backend {name!r} is not present here: {why}; expected one of: {', '.join(present_backends())}. "
-            "They read the same parameters: choose one of them."
+            f"hash grid backend {name!r} is not present here: {why}; expected one of: {present}. They read the same "
+            "parameters: choose one by --backend of `xr2ct reconstruct`, or by the setting 'backend' of a training."
         )
     return BACKENDS[name]
+
+
+def backend_of_trained(asked: str | None, trained_with: str, features: int, device: torch.device) -> str:
+    """The backend asked for; without one that of the training or, where it is not present, what "auto" takes, with a note."""
+    if asked is not None:
+        choose_backend(asked, device)
+        return asked
+    if not (why := unfit(trained_with, device)):
+        return trained_with
+    best = best_backend(device, torch.float32, features)
+    print(f"Note: hash grid backend {trained_with!r} of the training is not present here: {why}. Taking {best!r}.")
+    return best
 
 
 class HashGrid(nn.Module):
@@ -101,6 +127,7 @@ class HashGrid(nn.Module):
         )
 
     def table(self) -> Float[Tensor, "rows features"]:
+        """A view of the parameter; dimensionless, the rows of all levels from the coarsest on."""
         return self.parameters_flat.view(-1, self.features)
 
     def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n channels"]:

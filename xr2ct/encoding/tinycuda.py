@@ -52,6 +52,7 @@ def resolutions(n_levels: int, coarsest: int, growth: np.float32) -> list[int]:
 
 @cache
 def encoding(levels: Levels, features: int) -> nn.Module:
+    """tiny-cuda-nn's module in float32, [n, 3] in [0, 1] -> [n, L * F], made once per layout; its parameters are not used."""
     made = importlib.import_module("tinycudann").Encoding(3, config(levels, features), dtype=torch.float32)
     if made.params.numel() != rows_of(levels) * features:
         raise UserError(

@@ -64,7 +64,7 @@ def judge_case(case: Case, structures: Sequence[str], run: Run | None, segmenter
         if case.label_status[value] in (CUT, COMPLETE):
             unknown = "" if name in segmenter.structures else "the judge does not know this structure"
             if found is None or unknown:
-                for metric, unit in STRUCTURE_METRICS.items():
+                for metric, (unit, _) in STRUCTURE_METRICS.items():
                     yield Score(f"{segmenter.kind}-{metric}", name, math.nan, unit, problem or unknown)
             else:
                 yield from _scores(case, value, name, found, segmenter)
@@ -79,7 +79,7 @@ def _scores(case: Case, value: int, name: str, found: UInt8[ndarray, "z y x"], s
     elif not predicted.any():
         reason = "the judge finds no voxel of the structure"
     for metric, score in compare_structures(true, predicted, case.affine).items():
-        yield Score(f"{segmenter.kind}-{metric}", name, score, STRUCTURE_METRICS[metric], reason)
+        yield Score(f"{segmenter.kind}-{metric}", name, score, STRUCTURE_METRICS[metric][0], reason)
 
 
 def ct_to_judge(case: Case, run: Run | None) -> Int16[ndarray, "z y x"]:

@@ -8,14 +8,16 @@ put on the scale that the source uses:
   hu      HU as they are
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float, Real
 from numpy import ndarray
 
+from xr2ct.metrics.legacy_structures import LEGACY_LABEL_METRICS, LEGACY_STRUCTURE_METRICS
 from xr2ct.metrics.psnr import psnr
+from xr2ct.metrics.registry import VolumeMetrics
 from xr2ct.metrics.ssim import GAUSS11, ssim_map
 from xr2ct.metrics.window import Window
 
@@ -151,7 +153,7 @@ def _psnr_ear(true_hu: ndarray, predicted_hu: ndarray, window: Window) -> float:
     return psnr(true_hu.astype(np.float64), predicted_hu.astype(np.float64), data_range=4096.0)
 
 
-LEGACY_METRICS: Mapping[str, tuple[str, Callable[[ndarray, ndarray, Window], float]]] = MappingProxyType(
+LEGACY_VOLUME_METRICS: VolumeMetrics = MappingProxyType(
     {
         "psnr_x2ct4095": ("dB", _hu(psnr_x2ct, peak=4095.0)),
         "psnr_x2ct4095_slices": ("dB", _hu(psnr_x2ct_slices, peak=4095.0)),
@@ -171,4 +173,7 @@ LEGACY_METRICS: Mapping[str, tuple[str, Callable[[ndarray, ndarray, Window], flo
         "ssim_r2gauss11_slices": ("1", _unit(ssim_r2_slices)),
     }
 )
-"""Name -> (unit, function of the true and the predicted HU volume and the window), as VOLUME_METRICS."""
+"""As VOLUME_METRICS."""
+
+LEGACY_METRICS = frozenset([*LEGACY_VOLUME_METRICS, *LEGACY_STRUCTURE_METRICS, *LEGACY_LABEL_METRICS])
+"""The names of all, those of structures too: they never share a table with ours."""

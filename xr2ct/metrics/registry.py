@@ -12,10 +12,11 @@ from xr2ct.metrics.mae import mae
 from xr2ct.metrics.mse import mse
 from xr2ct.metrics.psnr import psnr
 from xr2ct.metrics.ssim import ssim
-from xr2ct.metrics.surface import border_distances, chamfer, hd95
+from xr2ct.metrics.surface import BorderDistances, border_distances, chamfer, hd95
 from xr2ct.metrics.window import Window
 
 VolumeMetrics = Mapping[str, tuple[str, Callable[[ndarray, ndarray, Window], float]]]
+StructureMetrics = Mapping[str, tuple[str, Callable[[ndarray, ndarray, BorderDistances], float]]]
 
 VOLUME_METRICS: VolumeMetrics = MappingProxyType(
     {
@@ -31,8 +32,14 @@ VOLUME_METRICS: VolumeMetrics = MappingProxyType(
 )
 """Name -> (unit, function of the true and the predicted HU volume and the window)."""
 
-STRUCTURE_METRICS: Mapping[str, str] = MappingProxyType({"dice": "1", "hd95": "mm", "chamfer": "mm"})
-"""Name -> unit; `compare_structures` computes all of them from one measurement."""
+STRUCTURE_METRICS: StructureMetrics = MappingProxyType(
+    {
+        "dice": ("1", lambda true, predicted, distances: dice(true, predicted)),
+        "hd95": ("mm", lambda true, predicted, distances: hd95(distances)),
+        "chamfer": ("mm", lambda true, predicted, distances: chamfer(distances)),
+    }
+)
+"""Name -> (unit, function of the true and the predicted mask and the distances of their borders)."""
 
 
 def compare_volumes(
@@ -46,8 +53,11 @@ def compare_volumes(
 
 
 def compare_structures(
-    true: Bool[ndarray, "z y x"], predicted: Bool[ndarray, "z y x"], affine: Float[ndarray, "4 4"]
+    true: Bool[ndarray, "z y x"],
+    predicted: Bool[ndarray, "z y x"],
+    affine: Float[ndarray, "4 4"],
+    metrics: StructureMetrics = STRUCTURE_METRICS,
 ) -> dict[str, float]:
     """Every structure metric of one structure; the distances are measured once."""
     distances = border_distances(true, predicted, affine)
-    return {"dice": dice(true, predicted), "hd95": hd95(distances), "chamfer": chamfer(distances)}
+    return {name: metric(true, predicted, distances) for name, (_, metric) in metrics.items()}

@@ -18,6 +18,7 @@ class Window:
         return f"window{self.low_hu:g}to{self.high_hu:g}"
 
     def clip(self, ct_hu: Real[ndarray, "z y x"]) -> Float32[ndarray, "z y x"]:
+        """HU, none outside the window."""
         return np.clip(ct_hu.astype(np.float32), self.low_hu, self.high_hu)
 
     def to_unit(self, ct_hu: Real[ndarray, "z y x"]) -> Float32[ndarray, "z y x"]:

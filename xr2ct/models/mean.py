@@ -30,6 +30,7 @@ class Mean(nn.Module):
         self.register_buffer("label", torch.zeros(task.shape, dtype=torch.uint8))
 
     def prepare(self, cases: Iterable[Example]) -> None:
+        """Take mean HU and most frequent label of every voxel index (z, y, x), whatever its world position."""
         classes = len(self.task.structures)
         total = np.zeros(self.task.shape)
         votes = np.zeros((classes, *self.task.shape), np.uint16)
@@ -49,4 +50,5 @@ class Mean(nn.Module):
         self.label.copy_(torch.from_numpy(label))
 
     def predict(self, xray: Xray, affine: Float[ndarray, "4 4"]) -> Prediction:
+        """The same HU and labels (z, y, x) for all X-rays."""
         return Prediction(self.ct_hu.cpu().numpy().copy(), self.label.cpu().numpy().copy())

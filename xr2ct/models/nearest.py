@@ -48,6 +48,7 @@ class Nearest(nn.Module):
         self.image, self.ct_hu, self.label = torch.stack(images), torch.stack(volumes), torch.stack(labels)
 
     def predict(self, xray: Xray, affine: Float[ndarray, "4 4"]) -> Prediction:
+        """Windowed HU and labels (z, y, x) of the nearest training case, whatever its world position."""
         nearest = int(np.argmin(self.distances(xray)))
         return Prediction(self.ct_hu[nearest].cpu().numpy().copy(), self.label[nearest].cpu().numpy().copy())
 
