@@ -57,6 +57,11 @@ def test_the_lineage_is_the_paper_with_what_it_leaves_open_from_difnet():
     assert replace(lineage, momentum=0.0, weight_decay=0.0, clip=0.0) == paper
 
 
+def test_adam_changes_the_optimiser_alone():
+    """S5: a second preset beside the printed SGD; the rate is the printed one too."""
+    assert chosen("paper", "adam") == replace(chosen("paper"), optimizer="adam", learning_rate=1e-3)
+
+
 @pytest.mark.parametrize(
     ("name", "widths", "norm", "head"),
     [("small", (32, 64, 128, 256), "group", 32), ("large", (64, 128, 256, 512, 1024), "batch", 128)],
