@@ -14,14 +14,27 @@ def asked(cache, key=0, value=1.0, numbers=4):
     return found, bool(calls)
 
 
-def test_the_second_time_nothing_is_computed():
+def begin(cache, *parameters, cases=2):
+    """So many cases: from the second on tensors are kept."""
+    for _ in range(cases):
+        cache.hold(parameters)
+
+
+def test_what_the_second_case_computes_is_kept():
     cache, parameter = PositionCache(), nn.Parameter(torch.ones(3))
-    for first in (True, False):
-        cache.hold([parameter])
+    for computes in (True, True, False):
+        begin(cache, parameter, cases=1)
         found, computed = asked(cache)
-        assert computed is first
+        assert computed is computes
         assert found.tolist() == [1.0] * 4
     assert asked(cache, key=1)[1]
+
+
+def test_one_case_takes_no_memory():
+    cache = PositionCache()
+    begin(cache, torch.ones(3), cases=1)
+    asked(cache)
+    assert not cache.kept and not cache.bytes
 
 
 @pytest.mark.parametrize(
@@ -36,27 +49,27 @@ def test_the_second_time_nothing_is_computed():
 )
 def test_changed_parameters_drop_everything(change):
     cache, parameter = PositionCache(), nn.Parameter(torch.ones(3))
-    cache.hold([parameter])
+    begin(cache, parameter)
     asked(cache)
     parameter.grad = torch.ones(3)
     change(parameter)
-    cache.hold([parameter])
+    begin(cache, parameter)
     assert asked(cache)[1]
 
 
 def test_every_parameter_is_compared_not_only_the_first():
     cache, parameters = PositionCache(), [nn.Parameter(torch.ones(3)) for _ in range(3)]
     for changed in parameters:
-        cache.hold(parameters)
+        begin(cache, *parameters)
         asked(cache)
         changed.data.neg_()
-        cache.hold(parameters)
+        begin(cache, *parameters)
         assert asked(cache)[1]
 
 
 def test_memory_is_bounded():
     cache = PositionCache(most_bytes=40)
-    cache.hold([torch.ones(1)])
+    begin(cache, torch.ones(1))
     for _ in range(2):
         assert [asked(cache, key)[0].numel() for key in range(3)] == [4, 4, 4]
     assert [asked(cache, key)[1] for key in range(3)] == [False, False, True]

