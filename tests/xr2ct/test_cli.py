@@ -213,6 +213,15 @@ def test_the_help_of_train_names_every_model_preset_and_setting(capsys):
             assert re.search(rf"\b{word}\b", text), word
 
 
+def test_the_help_of_reconstruct_names_every_backend_of_the_hash_grid(capsys):
+    from xr2ct.encoding import BACKENDS
+
+    with pytest.raises(SystemExit):
+        main(["reconstruct", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"of the hash grid: {', '.join([*BACKENDS][:-1])} or {[*BACKENDS][-1]}," in text
+
+
 def test_the_numbers_in_the_help_of_train_are_the_defaults(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
