@@ -49,6 +49,12 @@ def labels(values: UInt8[ndarray, "rows columns"]) -> Image.Image:
     return image
 
 
+def laid_over(image: Image.Image, values: UInt8[ndarray, "rows columns"]) -> Image.Image:
+    """A CT slice with its labels over it in translucent colours, scaled to its size."""
+    over = labels(np.ascontiguousarray(values)).convert("RGBA").resize(image.size, Image.Resampling.NEAREST)
+    return Image.alpha_composite(image.convert("RGBA"), over).convert("RGB")
+
+
 def error_map(difference_hu: Float[ndarray, "rows columns"]) -> Image.Image:
     """Reconstruction minus truth: blue too low, black equal, orange too high; saturates at +-ERROR_HU."""
     unit = np.clip(difference_hu / ERROR_HU, -1, 1)

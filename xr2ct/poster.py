@@ -1,10 +1,10 @@
-"""One picture of one case: the X-rays, the true slices and every run's, in one row per view."""
+"""One picture of one case: the X-rays, the true slices and every run's, and the structures in them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Real
+from jaxtyping import Real, Shaped
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -18,35 +18,68 @@ from xr2ct.shards import Shard
 from xr2ct.summary import SPLITS
 
 TILE, GAP, HEAD, FOOT = 256, 8, 34, 34
+LINE, MOST_LINES = 19, 13  # of the legend
 PAPER, INK, SOFT = (255, 255, 255), (30, 34, 40), (105, 112, 122)
 
 
+CORONAL, SAGITTAL = PLANES[1:]
+Column = tuple[str, list[Image.Image]]
+Volumes = tuple[ndarray, ndarray | None] | None  # HU and label, or a run without this case
+
+
 def write_poster(path: Path, shard: Shard, runs: Sequence[Run]) -> None:
-    """PNG of the first case of `shard`: X-rays by the last run's simulator, coronal and sagittal slices of all runs."""
+    """PNG of the first case of `shard`: X-rays by the last run's simulator, coronal and sagittal slices of all runs.
+
+    A third row shows the structures in the coronal slice, and what their colours mean, if there are any.
+    """
     hanging = hang(shard.case(0))
-    columns = [_xray_column(shard, runs), ("true CT", _cuts(hanging, hanging.ct_hu))]
+    volumes: dict[str, Volumes] = {"true CT": (hanging.ct_hu, hanging.label)}
     for run in runs:
         try:
-            columns.append((run.name, _cuts(hanging, load_run(hanging, run, shard.structures)[0])))
+            volumes[run.name] = load_run(hanging, run, shard.structures)
         except VolumeError:
-            columns.append((f"{run.name}: not available", []))
-    width = GAP + len(columns) * (TILE + GAP)
-    poster = Image.new("RGB", (width, HEAD + 2 * (TILE + GAP) + FOOT), PAPER)
+            volumes[f"{run.name}: not available"] = None
+    labels = [cut(both[1], CORONAL, hanging.at) for both in volumes.values() if both and both[1] is not None]
+    shown = sorted({int(value) for label in labels for value in np.unique(label)} - {0, pictures.IGNORE})
+    legend = [_legend({shard.structures[value]: pictures.colour(value) for value in shown})] if shown else []
+    name, tiles = _xray_column(shard, runs)
+    columns = [(name, tiles + legend)]
+    columns += [(name, _cuts(hanging, *both, bool(shown)) if both else []) for name, both in volumes.items()]
+    case = hanging.case
+    low, high = pictures.DISPLAY_HU
+    foot = f"{case.id} ({case.split}: {SPLITS.get(case.split, 'a split of your own')}); slices {low:g} to {high:g} HU"
+    with publish(path) as temporary:
+        temporary.write_bytes(pictures.png(_pasted(columns, foot)))
+
+
+def _pasted(columns: Sequence[Column], foot: str) -> Image.Image:
+    """All tiles under the names of their columns, above the foot."""
+    width, rows = GAP + len(columns) * (TILE + GAP), max(len(tiles) for _, tiles in columns)
+    poster = Image.new("RGB", (width, HEAD + rows * (TILE + GAP) + FOOT), PAPER)
     draw, font = ImageDraw.Draw(poster), ImageFont.load_default(15)
     for number, (name, tiles) in enumerate(columns):
         left = GAP + number * (TILE + GAP)
         draw.text((left + 2, 9), name, fill=INK, font=font)
         for row, tile in enumerate(tiles):
             poster.paste(tile, (left, HEAD + row * (TILE + GAP)))
-    case = hanging.case
-    low, high = pictures.DISPLAY_HU
-    foot = f"{case.id} ({case.split}: {SPLITS.get(case.split, 'a split of your own')}); slices {low:g} to {high:g} HU"
     draw.text((GAP + 2, poster.height - FOOT + 6), foot, fill=SOFT, font=font)
-    with publish(path) as temporary:
-        temporary.write_bytes(pictures.png(poster))
+    return poster
 
 
-def _xray_column(shard: Shard, runs: Sequence[Run]) -> tuple[str, list[Image.Image]]:
+def _legend(colours: Mapping[str, str]) -> Image.Image:
+    """A tile with the name of every structure beside its colour, as many as there is room for."""
+    tile = Image.new("RGB", (TILE, TILE), PAPER)
+    draw, font = ImageDraw.Draw(tile), ImageFont.load_default(13)
+    for line, (name, colour) in enumerate(list(colours.items())[:MOST_LINES]):
+        top = line * LINE
+        draw.rectangle((2, top + 3, 14, top + 15), fill=colour)
+        draw.text((22, top + 9), name.replace("_", " "), fill=INK, font=font, anchor="lm")
+    if len(colours) > MOST_LINES:
+        draw.text((22, TILE - 3), f"and {len(colours) - MOST_LINES} more", fill=SOFT, font=font, anchor="ls")
+    return tile
+
+
+def _xray_column(shard: Shard, runs: Sequence[Run]) -> Column:
     wanted = [run.simulator for run in runs if run.simulator in shard.simulators]
     simulator = wanted[-1] if wanted else shard.simulators[0]
     xray, case = shard.xray(0, simulator), shard.case(0)
@@ -59,20 +92,32 @@ def _xray_column(shard: Shard, runs: Sequence[Run]) -> tuple[str, list[Image.Ima
     return f"X-rays ({simulator})", tiles
 
 
-def _cuts(hanging: Hanging, ct_hu: Real[ndarray, "x y z"]) -> list[Image.Image]:
+def _cuts(
+    hanging: Hanging, ct_hu: Real[ndarray, "x y z"], label: Shaped[ndarray, "x y z"] | None, labelled: bool
+) -> list[Image.Image]:
+    """Coronal, sagittal and, if there is a label, coronal with it."""
+    wanted = [(CORONAL, None), (SAGITTAL, None)]
+    if labelled and label is not None:
+        wanted.append((CORONAL, label))
     tiles = []
-    for plane in PLANES[1:]:
+    for plane, over in wanted:
         values = cut(ct_hu, plane, hanging.at)
         image = pictures.grey(values, *pictures.DISPLAY_HU)
-        tiles.append(_tile(image, cut_aspect(hanging.affine, plane, values.shape), cut_edges(hanging.affine, plane)))
+        aspect, edges = cut_aspect(hanging.affine, plane, values.shape), cut_edges(hanging.affine, plane)
+        tiles.append(_tile(image, aspect, edges, None if over is None else cut(over, plane, hanging.at)))
     return tiles
 
 
-def _tile(image: Image.Image, aspect: float, edges: Edges) -> Image.Image:
-    """The picture in true proportions on a black square, with the patient's sides at its edges."""
+def _tile(
+    image: Image.Image, aspect: float, edges: Edges, label: Shaped[ndarray, "rows columns"] | None = None
+) -> Image.Image:
+    """The picture in true proportions on a black square, labels over it, with the patient's sides at its edges."""
     size = (TILE, max(1, round(TILE / aspect))) if aspect >= 1 else (max(1, round(TILE * aspect)), TILE)
     tile = Image.new("RGB", (TILE, TILE))
-    tile.paste(image.resize(size, Image.Resampling.BICUBIC), ((TILE - size[0]) // 2, (TILE - size[1]) // 2))
+    scaled = image.resize(size, Image.Resampling.BICUBIC)
+    if label is not None:
+        scaled = pictures.laid_over(scaled, label)
+    tile.paste(scaled, ((TILE - size[0]) // 2, (TILE - size[1]) // 2))
     draw, font, middle = ImageDraw.Draw(tile), ImageFont.load_default(13), TILE / 2
     for text, xy, anchor in (
         (edges.left, (5, middle), "lm"),

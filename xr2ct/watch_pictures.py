@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xr2ct.cases import Example
 from xr2ct.models.model import Prediction
-from xr2ct.pictures import DISPLAY_HU, grey, labels
+from xr2ct.pictures import DISPLAY_HU, grey, laid_over
 from xr2ct.planes import PLANES, Edges, cut, cut_edges, interesting_voxel, to_ras
 
 LONGEST_PX = 256  # of the volume's longest side
@@ -41,11 +41,8 @@ def slice_picture(
     ct_hu: Shaped[ndarray, "rows columns"], label: Shaped[ndarray, "rows columns"] | None, size: tuple[int, int]
 ) -> Image.Image:
     """One slice at `size` (width, height), in the HU range in which reports show it."""
-    image = grey(ct_hu, *DISPLAY_HU).resize(size, Image.Resampling.BILINEAR).convert("RGBA")
-    if label is not None:
-        over = labels(np.ascontiguousarray(label)).convert("RGBA").resize(size, Image.Resampling.NEAREST)
-        image = Image.alpha_composite(image, over)
-    return image.convert("RGB")
+    image = grey(ct_hu, *DISPLAY_HU).resize(size, Image.Resampling.BILINEAR)
+    return image.convert("RGB") if label is None else laid_over(image, label)
 
 
 def framed(picture: Image.Image, edges: Edges, caption: str) -> Image.Image:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from tests.phantoms import phantom_case, write_phantom_shard
 from tests.xr2ct import scores
@@ -333,8 +333,8 @@ def test_little_is_needed(tmp_path):
 def test_the_picture_for_a_readme(experiment):
     arguments, _, _ = experiment
     with Image.open(arguments["out"].parents[1] / "example.png") as poster:
-        assert poster.size == (8 + 4 * 264, 34 + 2 * 264 + 34)  # X-rays, truth and two runs
-        pixels = np.asarray(poster.convert("L"))
+        assert poster.size == (8 + 4 * 264, 34 + 3 * 264 + 34)  # X-rays, truth and two runs
+        pixels, coloured = np.asarray(poster.convert("L")), np.asarray(poster.convert("RGB")).astype(int)
     assert all(pixels[34:550, 8 + 264 * n : 264 + 264 * n].std() > 20 for n in range(4))
     hanging = hang(Shard(arguments["shards"][1]).case(0))  # of split test, which comes first
     for row, plane in enumerate(PLANES[1:]):
@@ -343,6 +343,19 @@ def test_the_picture_for_a_readme(experiment):
         top, left = 34 + 264 * row + (256 - height) // 2, 8 + 264 + (256 - width) // 2
         tile = Image.fromarray(pixels[top : top + height, left : left + width]).resize(expected.shape[::-1])
         assert np.corrcoef(np.asarray(tile).ravel(), expected.ravel())[0, 1] > 0.95
+    column = slice(8 + 264, 264 + 264)
+    plain, labelled = coloured[34 : 34 + 256, column], coloured[34 + 2 * 264 : 34 + 2 * 264 + 256, column]
+    label = cut(hanging.label, PLANES[1], hanging.at)
+    height, width = (round(256 * n / max(label.shape)) for n in label.shape)
+    expected = np.zeros((256, 256), bool)
+    top, left = (256 - height) // 2, (256 - width) // 2
+    expected[top : top + height, left : left + width] = np.asarray(Image.fromarray(label > 0).resize((width, height)))
+    assert 0 < expected.sum() < expected.size
+    assert ((np.abs(labelled - plain).max(axis=2) > 0) == expected).mean() > 0.99
+    legend = coloured[34 + 2 * 264 : 34 + 2 * 264 + 256, 8:264]
+    names = {int(value) for value in np.unique(label) if value}
+    for value in names:
+        assert (legend == ImageColor.getrgb(colour(value))).all(axis=2).any(), value
 
 
 def decode(uri):
