@@ -2,7 +2,7 @@
 # make lint   check style                                                         make clean  remove what was made
 # make bench-pelvis   build the frozen bench, check its sums, run every experiment: hours on two cores; SIZE=128: the headline
 # make benchmark   our projectors beside the simulators that people can install: results/benchmarks/projectors.csv
-# make bench-gpu   the hash grid's backends and a training step beside plain PyTorch, on an NVIDIA GPU: NOT YET RUN THERE
+# make bench-gpu   backends and training step beside plain PyTorch, then both benches, on an NVIDIA GPU: NOT YET RUN THERE
 PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -22,7 +22,8 @@ lint: .venv/test
 mutants: .venv/test
 	python tests/mutants.py
 
-# Stopped, it goes on where it stood. EXPERIMENTS="decoders transfer" runs some of them, CORES=8 uses more cores.
+# Stopped, it goes on where it stood. EXPERIMENTS="decoders transfer" runs some of them, CORES=8 uses more cores;
+# OPTIONS="--config 'judge={kind: nnunet, size: stock}'" judges by nnU-Net's own plan: a day of training on a GPU.
 SIZE ?= 64
 BENCH = bench_pelvis_$(SIZE)
 ifeq ($(SIZE),64)
@@ -34,7 +35,7 @@ bench-pelvis: .venv/nnunet
 	@cd results/$(BENCH) && sha256sum --check --quiet $(CURDIR)/resources/$(BENCH).sha256 || \
 		echo "note: without AVX-512 the last bits of the cone's X-rays are others; CTs and labels are not."
 	snakemake --cores $(CORES) --directory results/$(BENCH) --configfile resources/configs/$(BENCH).yaml \
-		$(EXPERIMENTS:%=resources/configs/experiments/%.yaml)
+		$(EXPERIMENTS:%=resources/configs/experiments/%.yaml) $(OPTIONS)
 	@echo "report: $(CURDIR)/results/$(BENCH)/results/report/index.html"
 
 # OPTIONS="--quick" takes two minutes, OPTIONS="--only warm cold" some sections, OPTIONS="--help" lists all.
@@ -49,7 +50,9 @@ bench-gpu: .venv/demo
 		"git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch" || \
 		echo "note: tiny-cuda-nn cannot be built here; the other backends are measured without it."
 	python -m benchmarks.encoding --device cuda
-	python -m benchmarks.step --device cuda
+	python -m benchmarks.step --device cuda --bfloat16
+	$(MAKE) bench-pelvis
+	$(MAKE) bench-pelvis SIZE=128
 
 # torch first: whatever comes later must find it and leave it alone (constraints.txt pins it).
 .venv/torch: constraints.txt

@@ -1,4 +1,5 @@
-"""SPIDER as section III of the paper reads, line by line in plain PyTorch: what xr2ct's training step is measured against.
+"""SPIDER as section III of the paper reads, line by line in plain PyTorch: what xr2ct's training step and reconstruction
+are measured against.
 
 Features are read at every voxel of every case, the position of every voxel of every case is encoded level by level and corner
 by corner, both are concatenated, one MLP runs over all of them; NCHW, float32, torch's own Adam.
@@ -15,8 +16,10 @@ from torch.nn import functional
 
 from xr2ct.cases import Example
 from xr2ct.encoding import reference
+from xr2ct.models.model import Prediction, to_hu
 from xr2ct.models.spider import Spider
 from xr2ct.sampling import Lattice
+from xr2ct.shards import Xray
 
 EPSILON = 1e-5
 
@@ -39,10 +42,11 @@ class PlainSpider(nn.Module):
     def loss(self, examples: Sequence[Example], lattice: Lattice) -> Tensor:
         """The objective (eq. 24-26 and the cross-entropy) at the lattice's voxels of every case."""
         z, y, x = (axis.ravel() for axis in np.meshgrid(*lattice.axes, indexing="ij"))
-        image = self.given(np.stack([example.xray.image for example in examples]))
-        normal = (image - self.image_mean[:, None, None]) / self.image_scale[:, None, None]
-        features = self.encode_images(normal.flatten(0, 1)[:, None]).unflatten(0, image.shape[:2])
-        codes = [self.code_of(example, maps, x, y, z) for example, maps in zip(examples, features, strict=True)]
+        features = self.features(np.stack([example.xray.image for example in examples]))
+        codes = [
+            self.code_of(example.xray, example.case.affine, maps, x, y, z)
+            for example, maps in zip(examples, features, strict=True)
+        ]
         out = self.mlp(torch.cat(codes))
         ct_hu, label = (
             torch.cat([self.given(getattr(example.case, name)[z, y, x]).to(kind) for example in examples])
@@ -57,13 +61,31 @@ class PlainSpider(nn.Module):
             + settings.entropy_weight * functional.cross_entropy(out[:, 1:], label, weight=self.class_weight)
         )
 
+    @torch.inference_mode()
+    def predict(self, xray: Xray, affine: Float[np.ndarray, "4 4"]) -> Prediction:
+        """HU and the most probable class of every voxel of the grid, slice by slice."""
+        (features,), (low, high) = self.features(xray.image[None]), self.task.window_hu
+        z_size, y_size, x_size = self.task.shape
+        y, x = (axis.ravel() for axis in np.mgrid[:y_size, :x_size])
+        ct_hu, label = np.empty(self.task.shape, np.float32), np.empty(self.task.shape, np.uint8)
+        for z in range(z_size):
+            out = self.mlp(self.code_of(xray, affine, features, x, y, np.full_like(x, z)))
+            ct_hu[z] = (out[:, 0].clamp(0, 1) * (high - low) + low).unflatten(0, (y_size, x_size)).cpu()
+            label[z] = out[:, 1:].argmax(dim=1).unflatten(0, (y_size, x_size)).cpu()
+        return Prediction(to_hu(ct_hu), label)
+
+    def features(self, image: Float[np.ndarray, "case view v u"]) -> Float[Tensor, "case view channel v u"]:
+        normal = (self.given(image) - self.image_mean[:, None, None]) / self.image_scale[:, None, None]
+        return self.encode_images(normal.flatten(0, 1)[:, None]).unflatten(0, image.shape[:2])
+
     def given(self, array: np.ndarray) -> Tensor:
         """The array where the network is."""
         return torch.from_numpy(array).to(self.image_mean.device)
 
     def code_of(
         self,
-        example: Example,
+        xray: Xray,
+        affine: Float[np.ndarray, "4 4"],
         features: Float[Tensor, "view channel v u"],
         x: Int[np.ndarray, "n"],
         y: Int[np.ndarray, "n"],
@@ -72,9 +94,9 @@ class PlainSpider(nn.Module):
         """Concat(view features, position) at the voxels (x, y, z) of one case (eq. 11-18)."""
         size, (rows, columns) = np.array(self.task.shape[::-1]), features.shape[2:]
         unit = self.given(((np.stack([x, y, z], axis=1) + 0.5) / size).astype(np.float32))
-        world = example.case.affine @ np.stack([x, y, z, np.ones_like(x)])
+        world = affine @ np.stack([x, y, z, np.ones_like(x)])
         parts = []
-        for image, projection in zip(features, example.xray.projection, strict=True):
+        for image, projection in zip(features, xray.projection, strict=True):
             u, v, w = projection @ world
             grid = np.stack([2 * u / w / (columns - 1) - 1, 2 * v / w / (rows - 1) - 1], axis=1).astype(np.float32)
             place = self.given(grid)[None, None]

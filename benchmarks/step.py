@@ -275,24 +275,34 @@ def milliseconds(spent: Sequence[tuple[float, float]]) -> float:
     return 1e3 * statistics.median(wall for wall, _ in spent)
 
 
-def print_reconstruction(one: Contender, example: Example) -> None:
-    """Medians of a first case, of the second, which keeps the code of the voxels, and of a later one, which has it."""
-
-    def spent(case: int) -> float:
-        if not case:
-            one.model.cache.drop()
-        began = time.perf_counter()
-        one.model.predict(example.xray, example.case.affine)  # ends on the CPU: there is nothing to wait for
-        return time.perf_counter() - began
-
-    one.model.eval()
-    spent(0)
-    first, second, later = (
-        statistics.median(times) for times in zip(*([spent(case) for case in range(3)] for _ in range(3)), strict=True)
-    )
+def print_reconstructions(everyone: Sequence[Contender], example: Example) -> None:
+    """Of ours medians of a first case, of the second, which keeps the code of the voxels, and of a later one, which has it;
+    then plain once, which is the same every time."""
     size = " x ".join(map(str, example.case.ct_hu.shape))
-    times = f"{first:.2f} s the first reconstruction of {size}, {second:.2f} s the second, {later:.2f} s a later one"
-    print(f"{one.name:>24} {times}")
+    *own, plain = everyone
+    first_of: list[float] = []
+    for one in own:
+        one.model.eval()
+        reconstruct(one, example, 0)
+        spent = [[reconstruct(one, example, number) for number in range(3)] for _ in range(3)]
+        first, second, later = map(statistics.median, zip(*spent, strict=True))
+        first_of.append(first)
+        own_times = (
+            f"{first:8.2f} s the first reconstruction of {size}, {second:.2f} s the second, {later:.2f} s a later one"
+        )
+        print(f"{one.name:>24} {own_times}")
+    plain.model.eval()
+    slow = reconstruct(plain, example)
+    print(f"{plain.name:>24} {slow:8.2f} s any, {slow / min(first_of):.1f} times the fastest first one")
+
+
+def reconstruct(one: Contender, example: Example, number: int = 1) -> float:
+    """Seconds of the reconstruction of one case, which begins from nothing if it is number 0."""
+    if not number:
+        one.model.cache.drop()
+    began = time.perf_counter()
+    one.model.predict(example.xray, example.case.affine)  # ends on the CPU: there is nothing to wait for
+    return time.perf_counter() - began
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -337,8 +347,7 @@ def main(arguments: Sequence[str]) -> None:
     if in_parts:
         least = sum(limit_per_part.values())
         print(f"{'float32 at limits':>24} {least:8.1f} ms per step, {milliseconds(times['plain']) / least:.1f}x plain")
-    for one in everyone[:-1]:
-        print_reconstruction(one, examples[0])
+    print_reconstructions(everyone, examples[0])
 
 
 if __name__ == "__main__":

@@ -47,6 +47,18 @@ def test_plain_and_ours_have_the_same_loss_and_gradients(beam):
         torch.testing.assert_close(theirs.grad, ours.grad, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("beam", ["parallel", "cone"])
+def test_plain_and_ours_reconstruct_the_same(beam):
+    examples = step.invent_examples(16, 1, beam)
+    model = step.make_model(examples, TINY)
+    model.position.parameters_flat.data.uniform_(-1, 1)
+    model.decoder.both.last.bias.data[0] = 0.5
+    ours, plain = (one.eval().predict(examples[0].xray, examples[0].case.affine) for one in (model, PlainSpider(model)))
+    assert np.abs(ours.ct_hu.astype(int) - plain.ct_hu).max() <= 1
+    assert (ours.label != plain.label).mean() < 1e-3
+    assert np.ptp(ours.ct_hu) > 50 and len(np.unique(ours.label)) > 1
+
+
 def test_the_invented_views_see_an_off_centre_voxel_where_it_is():
     example = step.invent_examples(16, 1, "parallel")[0]
     world = example.case.affine @ [3, 5, 11, 1]
@@ -167,12 +179,14 @@ def test_the_clock_is_read_when_the_device_has_done_its_work(monkeypatch):
 def test_a_first_reconstruction_is_timed_without_what_an_earlier_one_kept(monkeypatch, capsys):
     """Three times a first, a second and a later case, and a first one more that does not count: 4 + 3 encode the voxels."""
     examples = step.invent_examples(16, 1, "parallel")
-    ours, _ = step.contenders(examples, TINY, {"ours": {}}, torch.device("cpu"))
+    ours, plain = step.contenders(examples, TINY, {"ours": {}}, torch.device("cpu"))
     encoded, part = [], ours.model.position_part
     monkeypatch.setattr(ours.model, "position_part", lambda voxels: encoded.append(voxels) or part(voxels))
-    step.print_reconstruction(ours, examples[0])
+    step.print_reconstructions([ours, plain], examples[0])
     assert len(encoded) == 7 * 16 / SLAB
-    assert re.search(r"[\d.]+ s the first .+ [\d.]+ s the second, [\d.]+ s a later one", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"ours +[\d.]+ s the first .+ [\d.]+ s the second, [\d.]+ s a later one\n", printed)
+    assert re.search(r"plain +[\d.]+ s any, [\d.]+ times the fastest first one", printed)
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
@@ -182,16 +196,21 @@ def test_bench_gpu_goes_on_without_tiny_cuda_nn_and_not_without_a_gpu(failing, t
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    for name in ("torch", "demo"):
+    for name in ("torch", "demo", "nnunet"):
         (tmp_path / ".venv" / name).touch()
     python = tmp_path / ".venv" / "bin" / "python"
     python.write_text(f'#!/bin/sh\necho "$@" >> asked\ncase "$*" in *{failing}*) exit 1;; esac\n')
     python.chmod(0o755)
+    (python.parent / "snakemake").write_text('#!/bin/sh\necho snakemake "$@" >> asked\n')
+    (python.parent / "snakemake").chmod(0o755)
     done = subprocess.run(["make", "bench-gpu"], cwd=tmp_path, capture_output=True, text=True)
     asked = (tmp_path / "asked").read_text().splitlines()
     if failing == "is_available":
         assert done.returncode and len(asked) == 1
     else:
         assert done.returncode == 0 and "note: tiny-cuda-nn cannot be built here" in done.stdout
-        assert asked[-2:] == ["-m benchmarks.encoding --device cuda", "-m benchmarks.step --device cuda"]
-        assert asked[-3].endswith("git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch")
+        step = asked.index("-m benchmarks.step --device cuda --bfloat16")
+        assert asked[step - 1] == "-m benchmarks.encoding --device cuda"
+        assert asked[step - 2].endswith("git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch")
+        benches = [line.split()[line.split().index("--directory") + 1] for line in asked[step + 1 :]]
+        assert benches == ["results/bench_pelvis_64"] * 2 + ["results/bench_pelvis_128"] * 2  # shards, then all

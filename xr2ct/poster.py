@@ -1,6 +1,6 @@
 """One picture of one case: the X-rays, the true slices and every run's, and the structures in them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,37 +14,45 @@ from xr2ct.gallery import Hanging, hang, load_run
 from xr2ct.nifti import VolumeError
 from xr2ct.planes import PLANES, Edges, cut, cut_aspect, cut_edges, xray_edges
 from xr2ct.reconstructions import Run
-from xr2ct.shards import Shard
+from xr2ct.shards import NOT_ANNOTATED, Shard
 from xr2ct.summary import SPLITS
 
 TILE, GAP, HEAD, FOOT = 256, 8, 34, 34
 LINE, MOST_LINES = 19, 13  # of the legend
 PAPER, INK, SOFT = (255, 255, 255), (30, 34, 40), (105, 112, 122)
-
-
 CORONAL, SAGITTAL = PLANES[1:]
+
 Column = tuple[str, list[Image.Image]]
-Volumes = tuple[ndarray, ndarray | None] | None  # HU and label, or a run without this case
+Volumes = tuple[ndarray, ndarray | None]  # HU and label
 
 
 def write_poster(path: Path, shard: Shard, runs: Sequence[Run]) -> None:
     """PNG of the first case of `shard`: X-rays by the last run's simulator, coronal and sagittal slices of all runs.
 
-    A third row shows the structures in the coronal slice, and what their colours mean, if there are any.
+    A third row shows the structures in that coronal slice and the names of their colours, if the true CT or a run has any
+    there; a run without labels has no tile in it, and a true CT that nobody annotated says so.
     """
     hanging = hang(shard.case(0))
-    volumes: dict[str, Volumes] = {"true CT": (hanging.ct_hu, hanging.label)}
+    annotated = hanging.case.label_status != NOT_ANNOTATED
+    true = (hanging.ct_hu, hanging.label if annotated[1:].any() else None)
+    volumes: list[tuple[str, Volumes | None]] = [("true CT", true)]
     for run in runs:
         try:
-            volumes[run.name] = load_run(hanging, run, shard.structures)
+            volumes.append((run.name, load_run(hanging, run, shard.structures)))
         except VolumeError:
-            volumes[f"{run.name}: not available"] = None
-    labels = [cut(both[1], CORONAL, hanging.at) for both in volumes.values() if both and both[1] is not None]
-    shown = sorted({int(value) for label in labels for value in np.unique(label)} - {0, pictures.IGNORE})
-    legend = [_legend({shard.structures[value]: pictures.colour(value) for value in shown})] if shown else []
+            volumes.append((f"{run.name}: not available", None))
+    labels = [cut(both[1], CORONAL, hanging.at) for _, both in volumes if both and both[1] is not None]
+    shown = sorted({int(value) for label in labels for value in np.unique(label) if 0 < value < len(shard.structures)})
+
     name, tiles = _xray_column(shard, runs)
-    columns = [(name, tiles + legend)]
-    columns += [(name, _cuts(hanging, *both, bool(shown)) if both else []) for name, both in volumes.items()]
+    columns = [(name, tiles)]
+    columns += [(name, _cuts(hanging, *both, labelled=bool(shown)) if both else []) for name, both in volumes]
+    if shown:
+        doubt = {value: "" if annotated[value] else " (not annotated)" for value in shown}
+        names = [(shard.structures[value] + doubt[value], pictures.colour(value)) for value in shown]
+        tiles += [_note()] * (2 - len(tiles)) + [_legend(names)]
+        if true[1] is None:
+            columns[1][1].append(_note("not annotated"))
     case = hanging.case
     low, high = pictures.DISPLAY_HU
     foot = f"{case.id} ({case.split}: {SPLITS.get(case.split, 'a split of your own')}); slices {low:g} to {high:g} HU"
@@ -66,16 +74,23 @@ def _pasted(columns: Sequence[Column], foot: str) -> Image.Image:
     return poster
 
 
-def _legend(colours: Mapping[str, str]) -> Image.Image:
-    """A tile with the name of every structure beside its colour, as many as there is room for."""
+def _note(text: str = "") -> Image.Image:
+    """A tile of paper with one line of text."""
     tile = Image.new("RGB", (TILE, TILE), PAPER)
+    ImageDraw.Draw(tile).text((2, LINE / 2), text, fill=SOFT, font=ImageFont.load_default(13), anchor="lm")
+    return tile
+
+
+def _legend(structures: Sequence[tuple[str, str]]) -> Image.Image:
+    """A tile with the name of every structure beside its colour, as many as there is room for."""
+    tile = _note()
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(13)
-    for line, (name, colour) in enumerate(list(colours.items())[:MOST_LINES]):
-        top = line * LINE
-        draw.rectangle((2, top + 3, 14, top + 15), fill=colour)
-        draw.text((22, top + 9), name.replace("_", " "), fill=INK, font=font, anchor="lm")
-    if len(colours) > MOST_LINES:
-        draw.text((22, TILE - 3), f"and {len(colours) - MOST_LINES} more", fill=SOFT, font=font, anchor="ls")
+    fitting = len(structures) if len(structures) <= MOST_LINES else MOST_LINES - 1
+    for line, (name, colour) in enumerate(structures[:fitting]):
+        draw.rectangle((2, line * LINE + 3, 14, line * LINE + 15), fill=colour)
+        draw.text((22, line * LINE + 9), name.replace("_", " "), fill=INK, font=font, anchor="lm")
+    if fitting < len(structures):
+        draw.text((22, fitting * LINE + 9), f"and {len(structures) - fitting} more", fill=SOFT, font=font, anchor="lm")
     return tile
 
 
@@ -93,9 +108,9 @@ def _xray_column(shard: Shard, runs: Sequence[Run]) -> Column:
 
 
 def _cuts(
-    hanging: Hanging, ct_hu: Real[ndarray, "x y z"], label: Shaped[ndarray, "x y z"] | None, labelled: bool
+    hanging: Hanging, ct_hu: Real[ndarray, "x y z"], label: Shaped[ndarray, "x y z"] | None, *, labelled: bool
 ) -> list[Image.Image]:
-    """Coronal, sagittal and, if there is a label, coronal with it."""
+    """Coronal, sagittal and, if asked for and there is one, coronal with the label."""
     wanted = [(CORONAL, None), (SAGITTAL, None)]
     if labelled and label is not None:
         wanted.append((CORONAL, label))

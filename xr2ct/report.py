@@ -108,7 +108,7 @@ def report(
     write_summary(out.with_name("summary.csv"), summaries)
     write_legacy(out.with_name("legacy.csv"), legacy)
     if picture:
-        write_poster(picture, opened[0], runs)
+        write_poster(picture, next(filter(len, opened), opened[0]), runs)
     text = [*map(format_table, [everything, *compared]), *(format_structures(one) for one in by_structure if one.judge)]
     return "\n\n\n".join([*text, *([legacy_table(legacy)] if legacy else [])])
 

@@ -352,9 +352,11 @@ def test_the_picture_for_a_readme(experiment):
     expected[top : top + height, left : left + width] = np.asarray(Image.fromarray(label > 0).resize((width, height)))
     assert 0 < expected.sum() < expected.size
     assert ((np.abs(labelled - plain).max(axis=2) > 0) == expected).mean() > 0.99
+    bright, plain = (coloured[34 + 2 * 264 : 34 + 2 * 264 + 256, 8 + 264 * n : 264 + 264 * n] for n in (2, 3))
+    assert np.abs(bright - labelled).max() < 20  # the same labels on 50 HU more
+    assert (plain == 255).all()  # a run without labels
     legend = coloured[34 + 2 * 264 : 34 + 2 * 264 + 256, 8:264]
-    names = {int(value) for value in np.unique(label) if value}
-    for value in names:
+    for value in np.unique(label[label > 0]).tolist():
         assert (legend == ImageColor.getrgb(colour(value))).all(axis=2).any(), value
 
 

@@ -29,7 +29,7 @@ from xr2ct.sampling import Lattice, Points, pixels_of, read_bilinear, slabs, vox
 from xr2ct.shards import Xray
 from xr2ct.unet import UNet
 
-SLAB = 2  # slices reconstructed at once: at 128^3 the C library still uses the memory of the last ones again
+SLAB = 2  # slices reconstructed at once; of 128 x 128 voxels 16 MiB, which the C library reuses as it would not do from 32 on
 INTENSITY_BINS = 25  # of the window, that the error is balanced over
 CHUNK = 2**18  # numbers per case and layer that the decoder takes at once: what stays in a processor's cache is faster
 
