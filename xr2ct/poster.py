@@ -44,15 +44,15 @@ def write_poster(path: Path, shard: Shard, runs: Sequence[Run]) -> None:
     labels = [cut(both[1], CORONAL, hanging.at) for _, both in volumes if both and both[1] is not None]
     shown = sorted({int(value) for label in labels for value in np.unique(label) if 0 < value < len(shard.structures)})
 
-    name, tiles = _xray_column(shard, runs)
-    columns = [(name, tiles)]
+    columns = [_xray_column(shard, runs)]
     columns += [(name, _cuts(hanging, *both, labelled=bool(shown)) if both else []) for name, both in volumes]
     if shown:
         doubt = {value: "" if annotated[value] else " (not annotated)" for value in shown}
         names = [(shard.structures[value] + doubt[value], pictures.colour(value)) for value in shown]
-        tiles += [_note()] * (2 - len(tiles)) + [_legend(names)]
+        (_, xrays), (_, true_cuts) = columns[:2]
+        xrays += [_note()] * (2 - len(xrays)) + [_legend(names)]
         if true[1] is None:
-            columns[1][1].append(_note("not annotated"))
+            true_cuts.append(_note("not annotated"))
     case = hanging.case
     low, high = pictures.DISPLAY_HU
     foot = f"{case.id} ({case.split}: {SPLITS.get(case.split, 'a split of your own')}); slices {low:g} to {high:g} HU"
