@@ -1,6 +1,7 @@
 """The real nnU-Net, end to end on phantoms: what it learns, what it leaves behind, and that stopping changes nothing."""
 
 import csv
+import json
 import os
 import random
 import signal
@@ -93,6 +94,14 @@ def test_it_finds_the_structures_and_the_same_of_a_perfect_reconstruction_but_no
     assert all(row["value"] == found["true CT"][key]["value"] for key, row in found["truth"].items())
     # the ball lies on the patient's left: the voxels of the true one are water in the mirrored CT
     assert float(found["mirrored"]["v", "nnunet-dice", "ball"]["value"]) < 0.3
+
+
+@pytest.mark.parametrize(("size", "patch"), [("small", 48), ("medium", 64)])
+def test_a_size_sees_patches_of_its_own(size, patch, tmp_path):
+    write_phantom_shard(tmp_path / "train.h5", [phantom_case("large", shape=(72, 72, 72))], split="train")
+    assert train(tmp_path, tmp_path / "judge", 1, "--size", size) == 0
+    plans = json.loads((tmp_path / "judge" / "plans.json").read_text())
+    assert plans["configurations"]["3d_fullres"]["patch_size"] == [patch] * 3
 
 
 def test_a_ct_that_is_zero_everywhere_has_no_structures(trained):

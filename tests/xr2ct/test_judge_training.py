@@ -110,7 +110,7 @@ def test_a_missing_or_old_nnunet_is_said_with_the_line_to_run(found, message, mo
     [
         ({"kind": "totalsegmentator"}, "comes trained: there is nothing to train. Run: xr2ct judge --judge totalseg"),
         ({"kind": "nnunett"}, "'nnunett' is not known; expected one of: nnunet, totalsegmentator"),
-        ({"size": "tiny"}, "size of judge 'tiny' is not known; expected one of: small, stock"),
+        ({"size": "tiny"}, "size of judge 'tiny' is not known; expected one of: small, medium, stock"),
         ({"iterations": 0}, "iterations is 0, expected 1 or more"),
         ({"seed": -1}, "seed is -1, expected 0 or more"),
         ({"threads": 0}, "threads is 0, expected 1 or more"),

@@ -18,6 +18,7 @@ example:
 nnunet is the package nnunetv2 (pip install 'xr2ct[nnunet]' -c constraints.txt): its fingerprint, planner, preprocessing,
 trainer without mirroring (a mirrored left lung is a right one) and predictor, from int16 HU as the shards hold them.
   small  patches of at most 48 voxels, 12 to 96 features, 1000 iterations of AdamW: minutes on two cores; a seed decides it
+  medium the same with patches of at most 64: for volumes of 128^3
   stock  the package's own plan and 1000 epochs of 250 iterations: a day on a GPU
 Cases that are not annotated for every structure are left out, by name; voxels that nobody may judge teach nothing.
 
@@ -25,7 +26,7 @@ A stopped training (Ctrl-C, SIGTERM) continues where it stood when the same comm
 outside --out; the data set and what nnU-Net makes of it (--out/nnunet) are removed at the end.""",
     )
     parser.add_argument("--kind", default="nnunet", metavar="NAME", help="nnunet; the others come trained")
-    parser.add_argument("--size", default="small", metavar="NAME", help="small or stock")
+    parser.add_argument("--size", default="small", metavar="NAME", help="small, medium or stock")
     add_files(parser, "--shards", "shards of split train, with labels")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of this judge")
     parser.add_argument(

@@ -40,7 +40,7 @@ def train_judge(
 ) -> None:
     """Write weights.pt, plans.json, dataset.json, train.csv and, last, judge.json; nothing is written outside `out`.
 
-    The same arguments and shards give the same weights on the same CPU and number of threads in size small.
+    The same arguments and shards give the same weights on the same CPU and number of threads, but for size stock.
     """
     if kind in READY_MADE:
         raise UserError(f"{kind} comes trained: there is nothing to train. Run: xr2ct judge --judge {kind} ...")
