@@ -106,7 +106,7 @@ def pixels_of(matrix: Float[Tensor, "case 3 4"], voxels: Lattice | Points) -> Fl
     z, y, x = (torch.from_numpy(axis).to(matrix) for axis in voxels.open_axes())
     if isinstance(voxels, Lattice):
         reach = matrix[:, :, :3].abs().amax(dim=(0, 1)) * torch.tensor(voxels.shape[::-1]).to(matrix)
-        along = zip((x, y, z), (2, 1, 0), reach < SAME_PIXEL, strict=True)
+        along = zip((x, y, z), (2, 1, 0), (reach < SAME_PIXEL).tolist(), strict=True)
         x, y, z = (axis.narrow(dim, 0, 1) if still else axis for axis, dim, still in along)
     along_x, along_y, along_z, at_zero = matrix[:, :, None, None, None, :].unbind(-1)
     homogeneous = along_x * x + along_y * y + along_z * z + at_zero

@@ -15,7 +15,7 @@ from xr2ct.cases import Cases, Example, Task, describe, open_task, require_same
 from xr2ct.checkpoint import load_checkpoint, save_checkpoint
 from xr2ct.descent import descend, require_feasible
 from xr2ct.device import choose_device
-from xr2ct.encoding import backend_of_trained
+from xr2ct.encoding import backend_of_trained, choose_backend
 from xr2ct.errors import UserError
 from xr2ct.models.model import Model, known_structures
 from xr2ct.models.registry import choose
@@ -57,6 +57,8 @@ def train(
     """
     where = choose_device(device, threads)
     entry, chosen = choose(model, settings)
+    if backend := getattr(chosen, "backend", ""):
+        choose_backend(backend, where)
     descends = isinstance(chosen, TrainingSettings)
     low, high = window
     if not -math.inf < low < high < math.inf:

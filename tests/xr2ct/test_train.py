@@ -2,6 +2,7 @@
 
 import csv
 import signal
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from xr2ct.average import Average, shown
 from xr2ct.cases import Cases
 from xr2ct.checkpoint import load_checkpoint
 from xr2ct.descent import batch_of
+from xr2ct.encoding import BACKENDS
 from xr2ct.errors import UserError
 from xr2ct.models.model import Model, Trainable
 from xr2ct.models.registry import MODELS
@@ -70,6 +72,15 @@ def stop_at(monkeypatch, step, number=signal.SIGTERM):
         return batch_of(now, *rest)
 
     monkeypatch.setattr(xr2ct.descent, "batch_of", batch)
+
+
+def test_a_backend_of_gpus_is_refused_on_a_cpu_even_where_its_package_is(shards, tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "tinycudann", replace(BACKENDS["tinycudann"], missing=lambda: ""))
+    with pytest.raises(
+        UserError, match="'tinycudann' is not present here: it computes on cuda only; .* setting 'backend'"
+    ):
+        run(shards, tmp_path / "run", settings=TINY | {"backend": "tinycudann"})
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -11,7 +11,7 @@ theirs = tinycudann.Encoding(3, tinycudann_config(grid.levels, grid.features), d
 theirs.load_state_dict(torch.load("grid.pt"))
 """
 
-from xr2ct.encoding.grid import BACKENDS, INITIAL_RANGE, HashGrid, backend_of_trained, present_backends
+from xr2ct.encoding.grid import BACKENDS, INITIAL_RANGE, HashGrid, backend_of_trained, choose_backend, present_backends
 from xr2ct.encoding.levels import PRIMES, Level, make_levels, row_of_vertex
 from xr2ct.encoding.tinycuda import config as tinycudann_config
 
@@ -22,6 +22,7 @@ __all__ = [
     "HashGrid",
     "Level",
     "backend_of_trained",
+    "choose_backend",
     "make_levels",
     "present_backends",
     "row_of_vertex",
