@@ -49,14 +49,11 @@ def check_config(config: dict) -> dict:
 
 def _explain(error) -> str:
     where = ".".join(map(str, error.path)) or "the top level"
+    if error.validator == "enum" and "propertyNames" in error.schema_path:
+        return _unknown_key(error.instance, where, error.schema["enum"])
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
         known = list(error.schema.get("properties", {}))
-        unknown = next(key for key in error.instance if key not in known)
-        nearest = get_close_matches(str(unknown), known, n=1, cutoff=0.0)[0]
-        return (
-            f"config: key {unknown!r} at {where} is not known; the nearest valid key is {nearest!r}. "
-            f"Valid keys there: {', '.join(known)}."
-        )
+        return _unknown_key(next(key for key in error.instance if key not in known), where, known)
     if error.validator == "required":
         return f"config: at {where}, {error.message}. Add it; pipeline/config.schema.yaml describes every key."
     about = error.schema.get("description", "")
@@ -67,6 +64,14 @@ def _explain(error) -> str:
     kind = _TYPES["array" if isinstance(error.instance, list) else "object"]
     shown = kind if isinstance(error.instance, dict | list) and len(repr(error.instance)) > 80 else repr(error.instance)
     return f"config: {where} is {shown}; expected {expected}.{' ' + about if about else ''}"
+
+
+def _unknown_key(key: str, where: str, known: list[str]) -> str:
+    nearest = get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    return (
+        f"config: key {key!r} at {where} is not known; the nearest valid key is {nearest!r}. "
+        f"Valid keys there: {', '.join(known)}."
+    )
 
 
 def _type_words(types: str | list[str]) -> str:

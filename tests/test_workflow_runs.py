@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pipeline.config import check_config
+from pipeline.config import check_config, schema
 from pipeline.errors import UserError
 from pipeline.files import read_table
 from pipeline.plan import make_plan
 from tests.cohorts import CONFIG, ROOT, good_rows, jobs, run, write_cohort, write_config
-from xr2ct.models.registry import choose
+from xr2ct.models.registry import MODELS, choose
 
 CONFIGS = ROOT / "resources/configs"
 EXPERIMENTS = sorted((CONFIGS / "experiments").glob("*.yaml"))
@@ -282,6 +283,13 @@ def test_an_experiment_stands_on_the_bench_alone(path):
         assert config[key] == bench[key], "an experiment must not change the data"
     for name in set(config["runs"]) - set(bench["runs"]):
         assert config["runs"][name]["seeds"] == [1, 2, 3], name
+
+
+def test_the_config_knows_every_setting_that_a_model_has():
+    run = schema()["properties"]["runs"]["additionalProperties"]["properties"]
+    known = run["settings"]["propertyNames"]["enum"]
+    assert set(run["model"]["enum"]) == set(MODELS)
+    assert set(known) == {"preset", *(field.name for model in MODELS.values() for field in fields(model.settings))}
 
 
 def test_experiments_that_share_a_run_agree_about_it():

@@ -24,7 +24,7 @@ from xr2ct.settings import LARGEST, settings_dict
 from xr2ct.shards import open_shards
 from xr2ct.start import trained_state
 from xr2ct.training_log import LOG, TrainingLog, watch_scores
-from xr2ct.training_settings import TrainingSettings, require_sensible
+from xr2ct.training_settings import TrainingSettings
 from xr2ct.versions import RESULT_VERSION
 from xr2ct.views import describe_geometry
 
@@ -67,8 +67,6 @@ def train(
         raise UserError(f"seed is {seed}; expected 0 or more, below 2^63. Give another --seed.")
     if start and not descends:
         raise UserError(f"model {model} learns in one pass and cannot begin from {start}. Leave --start out.")
-    if descends:
-        require_sensible(chosen)
     task, opened = open_task(shards, simulator, (float(low), float(high)))
     cases = Cases(opened, simulator, limit=limit)
     watched = open_watch(watch, task, str(shards[0]), getattr(chosen, "watch_cases", WATCH_CASES))

@@ -35,6 +35,16 @@ class TrainingSettings:
     watch_cases: int = 4  # of every --watch shard
     save_minutes: float = 2.0
 
+    def __post_init__(self) -> None:
+        """UserError that names the first setting outside its range, or the unknown name of a choice."""
+        for name, (holds, expected) in SENSIBLE.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and holds(value)):
+                raise UserError(f"setting {name!r} is {value!r}; expected {expected}. Correct it in the settings.")
+        for kind, value, valid in (("optimizer", self.optimizer, OPTIMIZERS), ("schedule", self.schedule, SCHEDULES)):
+            if value not in valid:
+                raise unknown(kind, value, valid)
+
 
 SENSIBLE: dict[str, tuple[Callable[[float], bool], str]] = {
     **dict.fromkeys(("steps", "batch", "halve_epochs", "log_steps", "watch_steps"), (lambda x: x >= 1, "1 or more")),
@@ -44,20 +54,6 @@ SENSIBLE: dict[str, tuple[Callable[[float], bool], str]] = {
     "final_rate": (lambda x: 0 < x <= 1, "a share above 0 and up to 1"),
     **dict.fromkeys(("momentum", "ema"), (lambda x: 0 <= x < 1, "0 or more and below 1")),
 }
-
-
-def require_sensible(settings: TrainingSettings) -> None:
-    """UserError that names the first setting outside its range, or the unknown name of a choice."""
-    for name, (holds, expected) in SENSIBLE.items():
-        value = getattr(settings, name)
-        if not (math.isfinite(value) and holds(value)):
-            raise UserError(f"setting {name!r} is {value!r}; expected {expected}. Correct it in the settings.")
-    for kind, value, valid in (
-        ("optimizer", settings.optimizer, OPTIMIZERS),
-        ("schedule", settings.schedule, SCHEDULES),
-    ):
-        if value not in valid:
-            raise unknown(kind, value, valid)
 
 
 HASH_GRID = {"betas": (0.9, 0.99), "eps": 1e-15}

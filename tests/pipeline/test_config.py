@@ -94,6 +94,10 @@ def test_the_demo_config_is_valid_and_gets_its_defaults():
             changed("runs", "spider", "settings", value={"learning_rate": float("nan")}),
             r"runs.spider.settings.learning_rate is nan; expected a finite number",
         ),
+        (
+            changed("runs", "spider", "settings", value={"preset": "default", "stepps": 4}),
+            r"key 'stepps' at runs.spider.settings is not known; the nearest valid key is 'steps'. Valid keys there: preset, ",
+        ),
         (changed("tables", value={1: ["mean"]}), r"key 1 at tables is no text; expected a name. Write it in quotes"),
         (changed("runs", True, value=DEMO["runs"]["mean"]), r"key True at runs is no text"),
         (changed("window_hu", value=[500, -1000]), r"window_hu is \[500, -1000\]; expected the lower bound first"),

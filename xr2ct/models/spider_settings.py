@@ -54,6 +54,7 @@ class SpiderSettings(TrainingSettings):
     dice_background: bool = False  # background is one of the classes of Dice
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, valid in CHOICES.items():
             if getattr(self, name) not in valid:
                 raise unknown(name, getattr(self, name), valid)
