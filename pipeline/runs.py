@@ -87,6 +87,10 @@ def _refuse_circles(runs: dict[str, dict]) -> None:
 def check_runs(runs: Mapping[str, dict], *, structures: list[str], tables: Mapping[str, list[str]]) -> None:
     """What runs and tables name must be in the config: structures of settings, runs of tables (without their seeds)."""
     for name, run in runs.items():
+        if run["settings"] and run["model"] in NOTHING_TO_LEARN:
+            raise UserError(
+                f"config: runs.{name} has settings, but model {run['model']} has none to choose. Remove them."
+            )
         chosen = run["settings"].get("structures", [])
         if not isinstance(chosen, list):
             raise UserError(

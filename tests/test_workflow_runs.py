@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.files import read_table
 from pipeline.plan import make_plan
 from tests.cohorts import CONFIG, ROOT, good_rows, jobs, run, write_cohort, write_config
+from xr2ct.judge.sizes import SIZES
 from xr2ct.models.registry import MODELS, choose
 
 CONFIGS = ROOT / "resources/configs"
@@ -285,11 +286,12 @@ def test_an_experiment_stands_on_the_bench_alone(path):
         assert config["runs"][name]["seeds"] == [1, 2, 3], name
 
 
-def test_the_config_knows_every_setting_that_a_model_has():
-    run = schema()["properties"]["runs"]["additionalProperties"]["properties"]
-    known = run["settings"]["propertyNames"]["enum"]
-    assert set(run["model"]["enum"]) == set(MODELS)
-    assert set(known) == {"preset", *(field.name for model in MODELS.values() for field in fields(model.settings))}
+def test_the_config_knows_every_model_setting_and_size_of_judge():
+    keys = schema()["properties"]["runs"]["additionalProperties"]["properties"]
+    named, known = keys["settings"]["propertyNames"]["enum"], {model.settings for model in MODELS.values()}
+    assert set(keys["model"]["enum"]) == set(MODELS)
+    assert set(named) == {"preset", *(field.name for settings in known for field in dataclasses.fields(settings))}
+    assert schema()["properties"]["judge"]["properties"]["size"]["enum"] == list(SIZES)
 
 
 def test_experiments_that_share_a_run_agree_about_it():

@@ -80,6 +80,11 @@ def test_what_runs_and_tables_name_must_exist(settings, tables, words):
         check_runs({"a": spider(settings=settings, seeds=[1])}, structures=["hip", "femur"], tables=tables)
 
 
+def test_settings_of_a_model_that_has_none_are_refused():
+    with pytest.raises(UserError, match=r"runs\.a has settings, but model mean has none to choose\. Remove them"):
+        check_runs({"a": spider(model="mean", settings={"steps": 3})}, structures=[], tables={})
+
+
 @pytest.mark.parametrize("structures", [["none"], [], ["femur"]])
 def test_intensity_only_all_and_some_structures_are_allowed(structures):
     check_runs({"a": spider(settings={"structures": structures})}, structures=["hip", "femur"], tables={"One": ["a"]})

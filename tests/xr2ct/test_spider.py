@@ -382,7 +382,7 @@ def test_weight_decay_shrinks_everything_but_the_hash_table(shard, optimizer):
 @pytest.mark.parametrize("simulator", ["parallel", "cone"])
 def test_it_learns_to_follow_the_ball(shard, tmp_path, simulator):
     """Held-out phantoms are shifted; the predicted ball must move with its shadows, not sit at the training mean."""
-    settings = {"steps": 0, "widths": [8, 16, 16], "hidden": 32, "points": 16, "entropy_weight": 1.0}
+    settings = {"widths": [8, 16, 16], "hidden": 32, "points": 16, "entropy_weight": 1.0}
     model, cases = spider_of(shard, simulator, **settings)
     optimizer = make_optimizer(model, model.settings)
     for step in range(150):

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from xr2ct.commands.options import add_command, add_files, add_machine
+from xr2ct.judge.sizes import SIZES
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -26,7 +27,7 @@ A stopped training (Ctrl-C, SIGTERM) continues where it stood when the same comm
 outside --out; the data set and what nnU-Net makes of it (--out/nnunet) are removed at the end.""",
     )
     parser.add_argument("--kind", default="nnunet", metavar="NAME", help="nnunet; the others come trained")
-    parser.add_argument("--size", default="small", metavar="NAME", help="small, medium or stock")
+    parser.add_argument("--size", default="small", metavar="NAME", help=", ".join(SIZES))
     add_files(parser, "--shards", "shards of split train, with labels")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of this judge")
     parser.add_argument(
