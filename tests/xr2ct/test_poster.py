@@ -76,6 +76,15 @@ def test_what_nobody_annotated_is_not_shown_as_absent(tmp_path, said):
     assert (tiles[2, 1] == 255).mean() > 0.9 and (tiles[2, 2] != 255).mean() > 0.9
 
 
+@pytest.mark.parametrize("views", [1, 2])
+def test_the_legend_stands_in_the_row_of_the_structures(views, tmp_path, monkeypatch):
+    column = poster._xray_column
+    monkeypatch.setattr(poster, "_xray_column", lambda *given: (column(*given)[0], column(*given)[1][:views]))
+    tiles = make(tmp_path, 1)
+    assert tuple(tiles[2, 0][8, 8]) == ImageColor.getrgb(colour(1))
+    assert (tiles[1, 0] == 255).all() == (views == 1)
+
+
 @pytest.mark.parametrize(("count", "names", "more"), [(13, 13, []), (14, 12, ["and 2 more"])])
 def test_the_legend_says_what_it_has_no_room_for(count, names, more, said):
     legend = poster._legend([(f"structure_{n}", colour(n)) for n in range(1, count + 1)])
