@@ -85,7 +85,7 @@ def _refuse_circles(runs: dict[str, dict]) -> None:
 
 
 def check_runs(runs: Mapping[str, dict], *, structures: list[str], tables: Mapping[str, list[str]]) -> None:
-    """What runs and tables name must be in the config: structures of settings, runs of tables (without their seeds)."""
+    """What runs and tables name must be there: settings of the model, their structures, runs of tables (without seeds)."""
     for name, run in runs.items():
         if run["settings"] and run["model"] in NOTHING_TO_LEARN:
             raise UserError(
